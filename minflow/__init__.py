@@ -1,0 +1,55 @@
+"""minflow: a small library of normalizing flows, built chapter by chapter in the book beside it."""
+
+from importlib import import_module
+from types import ModuleType
+
+from minflow import data
+from minflow.elementwise import (
+    Affine,
+    Elementwise,
+    LeakyReLU,
+    Logit,
+    MixtureCDF,
+    ScalarMap,
+    Sigmoid,
+)
+from minflow.flow import Flow, StandardNormal
+from minflow.linear import TriangularAffine
+from minflow.saving import load, save
+from minflow.train import History, fit
+from minflow.transform import Compose, Inverse, Transform
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Affine",
+    "Compose",
+    "Elementwise",
+    "Flow",
+    "History",
+    "Inverse",
+    "LeakyReLU",
+    "Logit",
+    "MixtureCDF",
+    "ScalarMap",
+    "Sigmoid",
+    "StandardNormal",
+    "Transform",
+    "TriangularAffine",
+    "data",
+    "fit",
+    "load",
+    "save",
+]
+
+_LAZY = {"exercises", "live", "plot", "show", "testing"}  # some import matplotlib: not at start
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
+        return import_module(f"minflow.{name}")
+    raise AttributeError(f"module 'minflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

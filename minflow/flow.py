@@ -1,0 +1,343 @@
+"""Flow: a base distribution and a transform, together a distribution over data.
+
+    x = f(z), z ~ p_z,   log q(x) = log p_z(f⁻¹(x)) + log|det df⁻¹/dx|.
+
+`Flow` is where a caller's input is checked; the transforms behind it trust what they get.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Size, Tensor, nn
+from torch.distributions import Distribution, constraints
+from torch.distributions.constraints import Constraint
+
+from minflow.transform import Transform, interval
+
+Shape = int | Sequence[int]
+
+
+class StandardNormal(nn.Module):
+    """The base N(0, I) in D dimensions; entropy D/2 · log(2πe) nats.
+
+    Args:
+        dim: D.
+
+    >>> StandardNormal(2).log_prob(torch.zeros(2))
+    tensor(-1.8379)
+    """
+
+    support: Constraint = constraints.real_vector
+    origin: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.register_buffer("origin", torch.zeros(dim))  # carries the device and the dtype
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p_z(z) in nats, shape (*batch), for z of shape (*batch, D)."""
+        return -0.5 * (z.square().sum(-1) + self.dim * math.log(2 * math.pi))
+
+    def rsample(self, shape: Size) -> Tensor:
+        """Points of shape (*shape, D)."""
+        return torch.randn(*shape, self.dim, dtype=self.origin.dtype, device=self.origin.device)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class DistributionBase(nn.Module):
+    """A torch Distribution as a base: its tensors become buffers, so `.to()` and `.double()` reach it.
+
+    Its parameters stay constant. For a base that learns, let an `Affine` follow it.
+
+    Args:
+        distribution: of event shape (D,), or of batch shape (D,) and no event shape, which is
+            read as D independent coordinates.
+
+    Raises:
+        ValueError: if the shapes are others, or a parameter asks for gradients.
+
+    >>> from torch.distributions import Beta
+    >>> DistributionBase(Beta(torch.full((3,), 2.0), torch.full((3,), 5.0))).dim
+    3
+    """
+
+    point_inside: Tensor
+
+    def __init__(self, distribution: Distribution) -> None:
+        super().__init__()
+        if len(distribution.event_shape) == 0 and len(distribution.batch_shape) == 1:
+            distribution = torch.distributions.Independent(distribution, 1)
+        if len(distribution.event_shape) != 1 or len(distribution.batch_shape) != 0:
+            raise ValueError(
+                "a base needs event_shape (D,) and no batch; got event_shape "
+                f"{tuple(distribution.event_shape)} and batch_shape {tuple(distribution.batch_shape)}"
+            )
+        self.dim = distribution.event_shape[0]
+        self._template = distribution
+        self._tensors = list(_tensors_in(distribution))
+        for i, tensor in enumerate(self._tensors):
+            if tensor.requires_grad:
+                raise ValueError("a base's parameters are constants; detach() them first")
+            self.register_buffer(f"tensor_{i}", tensor.clone())
+        with torch.random.fork_rng(devices=[]):
+            self.register_buffer("point_inside", distribution.sample())
+
+    @property
+    def distribution(self) -> Distribution:
+        """The distribution, with the buffers in the place of its tensors."""
+        swaps: dict[int, Any] = {
+            id(t): getattr(self, f"tensor_{i}") for i, t in enumerate(self._tensors)
+        }
+        return copy.deepcopy(self._template, swaps)
+
+    @property
+    def support(self) -> Constraint:
+        return self.distribution.support  # type: ignore[no-any-return]
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p_z(z) in nats, −inf outside the support."""
+        distribution = self.distribution
+        inside = distribution.support.check(z)
+        # A point inside stands in for those outside, so that no NaN reaches the gradients.
+        safe_z = torch.where(inside.unsqueeze(-1), z, self.point_inside)
+        distribution._validate_args = False
+        return torch.where(inside, distribution.log_prob(safe_z), -math.inf)
+
+    def rsample(self, shape: Size) -> Tensor:
+        """Points of shape (*shape, D), with gradients where the distribution offers them."""
+        distribution = self.distribution
+        return distribution.rsample(shape) if distribution.has_rsample else distribution.sample(shape)
+
+    def extra_repr(self) -> str:
+        return repr(self._template)
+
+
+def _tensors_in(distribution: Distribution) -> Sequence[Tensor]:
+    """The tensors that a distribution keeps, those of distributions inside it too."""
+    found: list[Tensor] = []
+    for value in vars(distribution).values():
+        if isinstance(value, Tensor) and all(value is not t for t in found):
+            found.append(value)
+        elif isinstance(value, Distribution):
+            found.extend(t for t in _tensors_in(value) if all(t is not u for u in found))
+    return found
+
+
+class Flow(nn.Module):
+    """The distribution of x = f(z), z from the base: it scores, samples and can be trained.
+
+    Args:
+        transform: f, a Transform.
+        base: what z is drawn from. None is the standard normal; a torch Distribution is adapted.
+
+    Raises:
+        TypeError: if transform is not a Transform, or base not a distribution.
+        ValueError: if base and transform differ in dim, or the base reaches outside f's domain.
+
+    >>> import minflow
+    >>> flow = Flow(minflow.Elementwise(2, minflow.MixtureCDF()))
+    >>> flow.sample(5).shape, flow.log_prob(torch.zeros(3, 2)).shape
+    (torch.Size([5, 2]), torch.Size([3]))
+    """
+
+    def __init__(self, transform: Transform, base: nn.Module | Distribution | None = None) -> None:
+        super().__init__()
+        if not isinstance(transform, Transform):
+            raise TypeError(f"transform must be a minflow Transform; got {type(transform).__name__}")
+        if base is None:
+            base = StandardNormal(transform.dim)
+        elif isinstance(base, Distribution):
+            base = DistributionBase(base)
+        if not isinstance(base, StandardNormal | DistributionBase):
+            raise TypeError(f"base must be a torch Distribution or None; got {type(base).__name__}")
+        if base.dim != transform.dim:
+            raise ValueError(f"the base has dim {base.dim}, the transform dim {transform.dim}")
+        reach, start = interval(base.support), interval(transform.domain)
+        if reach is not None and start is not None and (reach[0] < start[0] or reach[1] > start[1]):
+            raise ValueError(f"the base reaches over {reach}, but the transform starts from {start}")
+        self.transform = transform
+        self.base = base
+        self._reaches_everywhere = interval(transform.codomain) == (-math.inf, math.inf)
+
+    @property
+    def dim(self) -> int:
+        """D, the size of one data point."""
+        return self.transform.dim
+
+    @property
+    def context_dim(self) -> int:
+        """C, the size of the context; 0 for a flow that takes none."""
+        return self.transform.context_dim
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """log q(x) in nats; −inf outside the flow's support.
+
+        Args:
+            x: data points, shape (*batch, D), in the flow's dtype.
+            context: shape (*context_batch, C), for a conditional flow; None for any other.
+
+        Returns:
+            Shape (*B), the two batches broadcast.
+
+        Raises:
+            TypeError, ValueError: if x or context is of another kind or shape.
+
+        Cost: one inverse of the transform.
+        """
+        self.check("x", x, self.dim)
+        self._check_context(context)
+        z, log_det = self.transform.inverse(x, context)
+        log_prob = self.base.log_prob(z) + log_det
+        if self._reaches_everywhere:
+            return log_prob
+        return torch.where(self.transform.codomain.check(x), log_prob, -math.inf)
+
+    def sample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
+        """Points drawn from the flow, without gradients.
+
+        Args:
+            shape: how many; an int n stands for (n,).
+            context: as in `log_prob`.
+
+        Returns:
+            Shape (*shape, *context_batch, D).
+
+        Cost: one forward of the transform.
+        """
+        with torch.no_grad():
+            return self.rsample(shape, context)
+
+    def rsample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
+        """As `sample`, with gradients with respect to the flow's parameters (and the context)."""
+        return self.transform(self._base_points(shape, context), context)[0]
+
+    def sample_and_log_prob(
+        self, shape: Shape = (), context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Points as from `rsample`, and log q at each, for the price of the points alone.
+
+        Returns:
+            x of shape (*shape, *context_batch, D) and log q(x) of shape (*shape, *context_batch).
+        """
+        z = self._base_points(shape, context)
+        x, log_det = self.transform(z, context)
+        return x, self.base.log_prob(z) - log_det
+
+    def normalize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """z = f⁻¹(x), the base point of each data point; shapes as in `log_prob`."""
+        self.check("x", x, self.dim)
+        self._check_context(context)
+        return self.transform.inverse(x, context)[0]
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Let data-dependent parts of the transform start from a batch of data; `fit` calls it."""
+        self.check("x", x, self.dim)
+        self._check_context(context)
+        with torch.no_grad():
+            self.transform.initialize(x, context)
+
+    def distribution(self, context: Tensor | None = None) -> FlowDistribution:
+        """The flow as a torch Distribution, of event shape (D,) and the context's batch shape."""
+        self._check_context(context)
+        return FlowDistribution(self, context)
+
+    def check(self, name: str, value: Tensor, width: int) -> None:
+        """Raise an error that names what is wrong if a value is not a tensor fit for this flow.
+
+        Args:
+            name: what the message calls it.
+            value: what a caller handed in.
+            width: the size that its last dimension must have.
+        """
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{name} must be a torch Tensor; got {type(value).__name__}. "
+                "torch.as_tensor(..., dtype=torch.float32) makes one."
+            )
+        if value.dim() == 0 or value.shape[-1] != width:
+            raise ValueError(
+                f"{name} must have shape (..., {width}), its last dimension the flow's; "
+                f"got {tuple(value.shape)}"
+            )
+        like = next(itertools.chain(self.parameters(), self.base.buffers()))
+        if value.dtype != like.dtype and not torch.is_autocast_enabled(value.device.type):
+            raise TypeError(
+                f"{name} is {value.dtype}, but the flow computes in {like.dtype}: "
+                f"convert one, with {name}.to({like.dtype}) or flow.to({value.dtype})"
+            )
+
+    def _base_points(self, shape: Shape, context: Tensor | None) -> Tensor:
+        self._check_context(context)
+        batch = Size([shape]) if isinstance(shape, int) else Size(shape)
+        if context is not None:
+            batch = batch + context.shape[:-1]
+        return self.base.rsample(batch)
+
+    def _check_context(self, context: Tensor | None) -> None:
+        if self.context_dim == 0:
+            if context is not None:
+                raise ValueError("this flow takes no context, but one was given")
+        elif context is None:
+            raise ValueError(f"this flow needs a context of shape (..., {self.context_dim})")
+        else:
+            self.check("context", context, self.context_dim)
+
+
+class FlowDistribution(Distribution):
+    """A flow, at one context, as a `torch.distributions.Distribution`; see `Flow.distribution`."""
+
+    arg_constraints: dict[str, Constraint] = {}
+
+    def __init__(
+        self,
+        flow: Flow,
+        context: Tensor | None = None,
+        batch_shape: Size | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.flow = flow
+        self.context = context
+        if batch_shape is None:
+            batch_shape = Size() if context is None else context.shape[:-1]
+        super().__init__(batch_shape, Size([flow.dim]), validate_args)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]  # torch declares a class attribute
+        base = self.flow.base
+        return not isinstance(base, DistributionBase) or base.distribution.has_rsample
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def support(self) -> Constraint:
+        return self.flow.transform.codomain
+
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> FlowDistribution:
+        shape = Size([batch_shape]) if isinstance(batch_shape, int) else Size(batch_shape)
+        context = self.context
+        if context is not None:
+            context = context.expand(*shape, self.flow.context_dim)
+        return FlowDistribution(self.flow, context, shape, self._validate_args)
+
+    def rsample(self, sample_shape: Shape = ()) -> Tensor:
+        shape = Size([sample_shape]) if isinstance(sample_shape, int) else Size(sample_shape)
+        if self.context is None:
+            shape = shape + self.batch_shape
+        return self.flow.rsample(shape, self.context)
+
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        log_prob = self.flow.log_prob(value, self.context)
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))

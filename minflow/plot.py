@@ -1,0 +1,185 @@
+"""The pictures that chapters share, in the book's colours: blue base, orange data, green model.
+
+The colours are Okabe and Ito's, which colour-blind readers can tell apart, and they differ in
+lightness, so that they can be told apart in print too. Each function draws into one axes, labels it
+and returns it; `pushforward` makes a figure of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from minflow.flow import Flow
+from minflow.train import History
+from minflow.transform import Transform
+
+BASE, DATA, MODEL, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
+
+
+def use_style() -> None:
+    """Set the book's look for all figures that follow: white paper, thin grid, sharp on phones."""
+    sns.set_theme(
+        style="ticks",
+        rc={
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#e6e6e6",
+            "figure.dpi": 110,
+            "savefig.bbox": "tight",
+            "figure.facecolor": "white",
+            "lines.linewidth": 2,
+            "legend.frameon": False,
+        },
+    )
+
+
+def curve(
+    x: Tensor, y: Tensor, color: str, label: str | None = None, *, ax: Axes | None = None, ls: str = "-"
+) -> Axes:
+    """A density of one variable, as a line; the axis starts at zero, since heights are compared.
+
+    Args:
+        x: positions, shape (N,).
+        y: the density at each, shape (N,).
+        color: BASE, DATA or MODEL.
+        label: what the legend says.
+        ax: where to draw; a new axes if None.
+        ls: matplotlib's line style.
+    """
+    ax = ax or plt.subplots(figsize=(6, 3.2))[1]
+    ax.plot(x.detach(), y.detach(), color=color, label=label, ls=ls)
+    ax.set(ylabel="density", ylim=(0, max(ax.get_ylim()[1], 1.08 * float(y.detach().max()))))
+    if label:
+        ax.legend()
+    return ax
+
+
+def pushforward(flow: Flow, interval: tuple[float, float], reach: float = 4.0) -> Figure:
+    """A 1-D flow as three linked panels: the base below, the map, the data density at its side.
+
+    The interval in z is shaded, and so is its image in x: the two areas are the same mass.
+
+    Args:
+        flow: a flow with dim 1.
+        interval: the z between which the mass is shaded.
+        reach: the base is drawn from −reach to reach.
+
+    Raises:
+        ValueError: if the flow has another dim.
+    """
+    if flow.dim != 1:
+        raise ValueError(f"pushforward draws a flow with dim 1; got dim {flow.dim}")
+    with torch.no_grad():
+        z = torch.linspace(-reach, reach, 801)
+        x = flow.transform(z.unsqueeze(-1))[0].squeeze(-1)
+        ends = torch.tensor(interval)
+        image = flow.transform(ends.unsqueeze(-1))[0].squeeze(-1).sort().values
+        x_line = torch.linspace(float(x.min()), float(x.max()), 1601)
+        heights = flow.log_prob(x_line.unsqueeze(-1)).exp()
+        base_heights = flow.base.log_prob(z.unsqueeze(-1)).exp()
+    figure, panels = plt.subplot_mosaic(
+        "DM;.B",
+        figsize=(7.4, 6.2),
+        width_ratios=(1, 1.7),
+        height_ratios=(1.7, 1),
+        layout="constrained",
+    )
+    side, map_, below = panels["D"], panels["M"], panels["B"]
+    for end, mapped in zip(interval, flow.transform(ends.unsqueeze(-1))[0].flatten(), strict=True):
+        map_.plot([end, end, z[0]], [x_line[0], mapped.item(), mapped.item()], color=GREY, lw=1, ls=":")
+    map_.plot(z, x, color="black")
+    map_.set(title="the map x = f(z)", xlim=(z[0], z[-1]), ylim=(x_line[0], x_line[-1]))
+    below.plot(z, base_heights, color=BASE)
+    between = (z >= min(interval)) & (z <= max(interval))
+    below.fill_between(z, base_heights, where=between, color=BASE, alpha=0.35)
+    below.set(xlabel="z", ylabel="base density", xlim=(z[0], z[-1]), ylim=(0, None))
+    side.plot(heights, x_line, color=DATA)
+    between = (x_line >= image[0]) & (x_line <= image[1])
+    side.fill_betweenx(x_line, heights, where=between, color=DATA, alpha=0.35)
+    side.set(xlabel="data density", ylabel="x", ylim=(x_line[0], x_line[-1]), xlim=(0, None))
+    side.invert_xaxis()
+    return figure
+
+
+def samples(x: Tensor, color: str = DATA, *, ax: Axes | None = None, label: str | None = None) -> Axes:
+    """Points of the plane, shape (N, 2), as small dots on equal axes."""
+    ax = ax or plt.subplots(figsize=(4.2, 4))[1]
+    x = x.detach()
+    ax.scatter(x[:, 0], x[:, 1], s=3, color=color, alpha=0.5, lw=0, label=label, rasterized=True)
+    ax.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    return ax
+
+
+def density(
+    log_prob: Callable[[Tensor], Tensor],
+    limits: tuple[float, float, float, float],
+    *,
+    ax: Axes | None = None,
+    points: int = 160,
+) -> Axes:
+    """A density on the plane as shades, darkest where it is highest.
+
+    Args:
+        log_prob: (N, 2) -> (N,), such as a flow's or a target's.
+        limits: left, right, bottom, top.
+        ax: where to draw; a new axes if None.
+        points: grid points along each axis.
+    """
+    ax = ax or plt.subplots(figsize=(4.2, 4))[1]
+    left, right, bottom, top = limits
+    x1, x2 = torch.linspace(left, right, points), torch.linspace(bottom, top, points)
+    with torch.no_grad():
+        heights = log_prob(torch.cartesian_prod(x1, x2)).exp().reshape(points, points)
+    ax.imshow(heights.T, origin="lower", extent=limits, cmap="mako_r", aspect="equal")
+    ax.set(xlabel="$x_1$", ylabel="$x_2$")
+    ax.grid(False)
+    return ax
+
+
+def grid(transform: Transform, *, ax: Axes | None = None, reach: float = 3.0, lines: int = 13) -> Axes:
+    """What a transform of the plane does to a square grid of the base: lines z₁ = c and z₂ = c."""
+    ax = ax or plt.subplots(figsize=(4.2, 4))[1]
+    along = torch.linspace(-reach, reach, 201)
+    with torch.no_grad():
+        for c in torch.linspace(-reach, reach, lines):
+            fixed = c.expand_as(along)
+            for z, style in [((fixed, along), "-"), ((along, fixed), "--")]:
+                x = transform(torch.stack(z, -1))[0]
+                ax.plot(x[:, 0], x[:, 1], color=BASE, lw=0.8, ls=style)
+    ax.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    return ax
+
+
+def history(
+    record: History, floor: float | None = None, *, ax: Axes | None = None, smooth: int = 20
+) -> Axes:
+    """The loss of each step and its running mean, in nats, and the entropy that it can't beat.
+
+    Args:
+        record: what `fit` returned.
+        floor: the target's entropy, if known.
+        ax: where to draw; a new axes if None.
+        smooth: how many steps the running mean takes in.
+    """
+    ax = ax or plt.subplots(figsize=(6, 3.2))[1]
+    loss = np.asarray(record.loss)
+    steps = np.arange(1, len(loss) + 1)
+    ax.plot(steps, loss, color=MODEL, alpha=0.3, lw=1, label="each batch")
+    if len(loss) >= smooth:
+        mean = np.convolve(loss, np.ones(smooth) / smooth, mode="valid")
+        ax.plot(steps[smooth - 1 :], mean, color=MODEL, label=f"mean of {smooth} steps")
+    if floor is not None and math.isfinite(floor):
+        ax.axhline(floor, color=DATA, ls="--", label="entropy of the data: the floor")
+    ax.set(xlabel="step", ylabel="negative log-likelihood (nats)")
+    ax.legend()
+    return ax

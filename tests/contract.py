@@ -1,0 +1,117 @@
+"""The contract's dictionary: how to make each transform, and what it promises.
+
+A new public transform or scalar map goes in here; `test_contract.py` fails until it does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import minflow as mf
+from minflow.testing import BOTH
+
+
+class Conditional(mf.Transform):
+    """A scalar map whose parameters a small network makes from a context, as later chapters do."""
+
+    def __init__(self, dim: int, scalar_map: mf.ScalarMap) -> None:
+        super().__init__(dim, context_dim=2)
+        self.scalar_map = scalar_map
+        self.net = nn.Linear(2, scalar_map.num_params * dim)
+
+    def params(self, context: Tensor) -> Tensor:
+        raw = self.net(context).unflatten(-1, (self.scalar_map.num_params, self.dim))
+        return raw.movedim(-2, 0)
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, params = self.broadcast(z, context)
+        x, log_slope = self.scalar_map.forward(z, params)
+        return x, log_slope.sum(-1)
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x, params = self.broadcast(x, context)
+        z, log_slope = self.scalar_map.inverse(x, params)
+        return z, log_slope.sum(-1)
+
+    def broadcast(self, value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        params = self.params(context)
+        batch = torch.broadcast_shapes(value.shape[:-1], params.shape[1:-1])
+        missing = (1,) * (len(batch) + 2 - params.dim())
+        params = params.reshape(params.shape[0], *missing, *params.shape[1:])
+        return value.expand(*batch, self.dim), params.expand(-1, *batch, self.dim)
+
+
+class StartsFromData(mf.Transform):
+    """x = exp(s) z + t, with s and t set from the first batch: a start that the state must hold."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.shift = nn.Parameter(torch.zeros(dim))
+        self.log_scale = nn.Parameter(torch.zeros(dim))
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        with torch.no_grad():
+            self.shift.copy_(x.mean(0))
+            self.log_scale.copy_(x.std(0).log())
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x = z * self.log_scale.exp() + self.shift
+        return x, self.log_scale.sum().expand(x.shape[:-1])
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z = (x - self.shift) * (-self.log_scale).exp()
+        return z, -self.log_scale.sum().expand(x.shape[:-1])
+
+
+@dataclass(frozen=True)
+class Promise:
+    """How to make a transform at a given D, and what it says of itself."""
+
+    make: Callable[[int], mf.Transform]
+    mixes: bool
+    closed_form: tuple[str, ...] = BOTH
+    network_passes: tuple[int, int] | None = None
+
+
+def elementwise(scalar_map: mf.ScalarMap) -> Callable[[int], mf.Transform]:
+    return lambda dim: mf.Elementwise(dim, scalar_map)
+
+
+def conditional(scalar_map: mf.ScalarMap) -> Callable[[int], mf.Transform]:
+    return lambda dim: Conditional(dim, scalar_map)
+
+
+def layered(dim: int) -> mf.Transform:
+    return mf.Compose(
+        mf.TriangularAffine(dim),
+        Conditional(dim, mf.LeakyReLU()),
+        mf.Inverse(mf.Elementwise(dim, mf.MixtureCDF(3))),
+        mf.Elementwise(dim, mf.Sigmoid()),
+    )
+
+
+CONTRACT = {
+    "Elementwise[Affine]": Promise(elementwise(mf.Affine()), mixes=False),
+    "Elementwise[LeakyReLU]": Promise(elementwise(mf.LeakyReLU()), mixes=False),
+    "Elementwise[Sigmoid]": Promise(elementwise(mf.Sigmoid()), mixes=False),
+    "Elementwise[Logit]": Promise(elementwise(mf.Logit()), mixes=False),
+    "Elementwise[MixtureCDF]": Promise(
+        elementwise(mf.MixtureCDF(4)), mixes=False, closed_form=("inverse",)
+    ),
+    "Conditional[Affine]": Promise(conditional(mf.Affine()), mixes=False, network_passes=(1, 1)),
+    "Conditional[LeakyReLU]": Promise(
+        conditional(mf.LeakyReLU()), mixes=False, network_passes=(1, 1)
+    ),
+    "Conditional[MixtureCDF]": Promise(
+        conditional(mf.MixtureCDF(3)),
+        mixes=False,
+        closed_form=("inverse",),
+        network_passes=(1, 1),
+    ),
+    "StartsFromData": Promise(StartsFromData, mixes=False),
+    "TriangularAffine": Promise(mf.TriangularAffine, mixes=True),
+    "Inverse": Promise(lambda dim: mf.Inverse(mf.TriangularAffine(dim)), mixes=True),
+    "Compose": Promise(layered, mixes=True, closed_form=(), network_passes=(1, 1)),
+}

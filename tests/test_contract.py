@@ -1,0 +1,246 @@
+"""Every transform keeps the contract; every check of the contract can fail."""
+
+import inspect
+import math
+
+import pytest
+import torch
+from contract import CONTRACT, Conditional, StartsFromData
+from torch import nn
+
+import minflow as mf
+from minflow.testing import CHECKS, check_transform
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", CONTRACT)
+def test_transform_keeps_the_contract(name, dim):
+    findings = check_transform(dims=(dim,), **vars(CONTRACT[name]))
+    assert findings.ok, f"\n{findings.wrong}"
+    assert [finding.check for finding in findings] == list(CHECKS)
+
+
+def test_every_public_transform_and_scalar_map_is_in_the_contract():
+    def parts(transform):
+        for module in transform.modules():
+            yield type(module)
+            yield type(getattr(module, "scalar_map", None))
+
+    covered = {part for promise in CONTRACT.values() for part in parts(promise.make(2))}
+    public = [vars(mf)[name] for name in mf.__all__]
+    wanted = {
+        thing
+        for thing in public
+        if inspect.isclass(thing) and issubclass(thing, mf.Transform | mf.ScalarMap)
+    } - {mf.Transform, mf.ScalarMap}
+    assert len(wanted) >= 9
+    assert wanted - covered == set()
+
+
+# --- Broken twins: each breaks one promise, and the check of that promise says so. ---
+
+
+class FlippedSign(StartsFromData):
+    def inverse(self, x, context=None):
+        z, log_det = super().inverse(x, context)
+        return z, -log_det
+
+
+class HalfTheDimensions(StartsFromData):
+    def forward(self, z, context=None):
+        x, _ = super().forward(z, context)
+        return x, self.log_scale[: (self.dim + 1) // 2].sum().expand(x.shape[:-1])
+
+
+class OffByALittle(StartsFromData):
+    def inverse(self, x, context=None):
+        z, log_det = super().inverse(x, context)
+        return z + 1e-3, log_det
+
+
+class SummedOverTheBatch(StartsFromData):
+    def forward(self, z, context=None):
+        x, log_det = super().forward(z, context)
+        return x, log_det.sum()
+
+
+class FlattensItsBatch(StartsFromData):
+    def inverse(self, x, context=None):
+        z, log_det = super().inverse(x, context)
+        return z.reshape(-1, self.dim), log_det.reshape(-1)
+
+
+class AlwaysDouble(StartsFromData):
+    def forward(self, z, context=None):
+        x, log_det = super().forward(z, context)
+        return x.double(), log_det.double()
+
+
+class InPlace(StartsFromData):
+    def inverse(self, x, context=None):
+        z, log_det = super().inverse(x, context)
+        return x.copy_(z), log_det
+
+
+class Overflows(mf.Transform):
+    """x = sinh(z): right near 0, infinite in float32 from 90 on."""
+
+    def forward(self, z, context=None):
+        return z.sinh(), z.cosh().log().sum(-1)
+
+    def inverse(self, x, context=None):
+        return x.asinh(), -(x.square() + 1).log().sum(-1) / 2
+
+
+class DeadScale(StartsFromData):
+    def forward(self, z, context=None):
+        with torch.no_grad():
+            scale = self.log_scale.exp()
+        return z * scale + self.shift, self.log_scale.detach().sum().expand(z.shape[:-1])
+
+    def inverse(self, x, context=None):
+        scale = self.log_scale.detach()
+        return (x - self.shift) * (-scale).exp(), -scale.sum().expand(x.shape[:-1])
+
+
+class WrongGradient(StartsFromData):
+    def forward(self, z, context=None):
+        x, log_det = super().forward(z, context)
+        return x + self.shift - self.shift.detach(), log_det
+
+
+class CentresTheBatch(StartsFromData):
+    def forward(self, z, context=None):
+        x, log_det = super().forward(z, context)
+        return (x - x.mean(0) if x.dim() > 1 and len(x) else x), log_det
+
+
+class IgnoresContext(Conditional):
+    def params(self, context):
+        return super().params(torch.zeros_like(context))
+
+
+class ContextNotBroadcast(Conditional):
+    def broadcast(self, value, context):
+        return value, self.params(context.expand(*value.shape[:-1], 2))
+
+
+class ClaimsToMix(StartsFromData):
+    """Diagonal, but handed in as mixing."""
+
+
+class FlagNotABuffer(StartsFromData):
+    """Karpathy's ActNorm: the flag is a plain attribute, so a loaded copy starts from data again."""
+
+    started = False
+
+    def initialize(self, x, context=None):
+        super().initialize(x, context)
+        self.started = True
+
+    def forward(self, z, context=None):
+        if not self.started and z.dim() > 1 and len(z) > 1:
+            self.initialize(z)
+        return super().forward(z, context)
+
+
+class TwoPasses(Conditional):
+    def forward(self, z, context=None):
+        self.params(context)
+        return super().forward(z, context)
+
+
+class BreaksTheGraph(StartsFromData):
+    def forward(self, z, context=None):
+        if float(z.sum()) == math.inf:
+            raise ValueError("z is infinite")
+        return super().forward(z, context)
+
+
+class LeavesItsCodomain(StartsFromData):
+    codomain = torch.distributions.constraints.independent(
+        torch.distributions.constraints.unit_interval, 1
+    )
+
+
+def affine(dim):
+    return Conditional(dim, mf.Affine())
+
+
+BROKEN = {
+    "dim, domain and codomain are as declared": [dict(make=LeavesItsCodomain)],
+    "round trip": [dict(make=OffByALittle), dict(make=FlippedSign)],
+    "log-det equals the Jacobian's": [
+        dict(make=FlippedSign),
+        dict(make=HalfTheDimensions),
+        dict(make=SummedOverTheBatch),
+    ],
+    "densities keep their mass": [dict(make=FlippedSign)],
+    "any batch shape": [
+        dict(make=FlattensItsBatch),
+        dict(make=SummedOverTheBatch),
+        dict(make=lambda dim: ContextNotBroadcast(dim, mf.Affine())),
+    ],
+    "float32 and float64": [dict(make=AlwaysDouble)],
+    "inputs are left as they were": [dict(make=InPlace)],
+    "finite far out": [dict(make=Overflows)],
+    "gradients alive and right": [dict(make=DeadScale), dict(make=WrongGradient)],
+    "rows do not see each other": [dict(make=CentresTheBatch)],
+    "the context matters": [dict(make=lambda dim: IgnoresContext(dim, mf.Affine()))],
+    "mixes coordinates as declared": [
+        dict(make=ClaimsToMix, mixes=True),
+        dict(make=mf.TriangularAffine, mixes=False),
+    ],
+    "the state holds everything": [dict(make=FlagNotABuffer)],
+    "network passes as promised": [
+        dict(make=lambda dim: TwoPasses(dim, mf.Affine()), network_passes=(1, 1)),
+        dict(make=affine, network_passes=(1, 2)),
+    ],
+    "one graph for the closed form": [dict(make=BreaksTheGraph)],
+}
+
+
+def test_every_check_has_a_broken_twin():
+    assert set(BROKEN) == set(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("check", "twin"), [(check, twin) for check, twins in BROKEN.items() for twin in twins]
+)
+def test_broken_twin_fails_its_check(check, twin):
+    findings = check_transform(dims=(2, 3), **twin)
+    assert check in [finding.check for finding in findings.wrong], f"\n{findings}"
+
+
+def test_the_words_name_a_flipped_sign():
+    words = {finding.check: finding.words for finding in check_transform(FlippedSign).wrong}
+    assert "the sign is flipped" in words["log-det equals the Jacobian's"]
+
+
+def test_an_exception_is_a_finding():
+    class Unfinished(mf.Transform):
+        pass
+
+    findings = check_transform(Unfinished)
+    assert not findings.ok
+    assert "Unfinished has no forward" in findings.wrong[0].words
+
+
+def test_findings_print_in_a_terminal_and_in_a_notebook():
+    findings = check_transform(FlippedSign, dims=(1,))
+    assert "WRONG  log-det equals the Jacobian's: at D = 1" in repr(findings)
+    assert "✗ wrong" in findings._repr_html_()
+
+
+def test_honest_base_classes_of_the_twins_pass():
+    for make in (StartsFromData, affine):
+        assert check_transform(make).ok
+
+
+def test_frozen_parameters_need_no_gradient():
+    class Frozen(StartsFromData):
+        def __init__(self, dim):
+            super().__init__(dim)
+            self.shift = nn.Parameter(torch.zeros(dim), requires_grad=False)
+
+    assert check_transform(Frozen).ok
