@@ -207,7 +207,7 @@ class MixtureCDF(ScalarMap):
         return 3 * self.components
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        log_weights, means, log_scales = self._mixture(params)
+        log_weights, means, log_scales = self.mixture(params)
         with torch.no_grad():  # logit F lies between the components' own (x - mean) / scale
             answers = means + log_scales.exp() * z
         x = monotone_root(
@@ -219,9 +219,9 @@ class MixtureCDF(ScalarMap):
         return x, -_logit_cdf(x, log_weights, means, log_scales)[1]
 
     def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return _logit_cdf(x, *self._mixture(params))
+        return _logit_cdf(x, *self.mixture(params))
 
-    def _mixture(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mixture(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log wₖ, μₖ and log sₖ, each (K, *batch, D), from the raw parameters."""
         logits, shifts, raw_log_scales = params.chunk(3)
         # Half the logistic's own quantiles, and the scale that keeps the variance π²/3 of K = 1.

@@ -67,7 +67,8 @@ def curve(
 def pushforward(flow: Flow, interval: tuple[float, float], reach: float = 4.0) -> Figure:
     """A 1-D flow as three linked panels: the base below, the map, the data density at its side.
 
-    The interval in z is shaded, and so is its image in x: the two areas are the same mass.
+    The interval in z is shaded, and so is its image in x: the two areas are the same mass. Both masses
+    (each integrated by itself) and both peaks are written beside them.
 
     Args:
         flow: a flow with dim 1.
@@ -88,7 +89,7 @@ def pushforward(flow: Flow, interval: tuple[float, float], reach: float = 4.0) -
         heights = flow.log_prob(x_line.unsqueeze(-1)).exp()
         base_heights = flow.base.log_prob(z.unsqueeze(-1)).exp()
     figure, panels = plt.subplot_mosaic(
-        "DM;.B",
+        "DM;TB",
         figsize=(7.4, 6.2),
         width_ratios=(1, 1.7),
         height_ratios=(1.7, 1),
@@ -102,12 +103,19 @@ def pushforward(flow: Flow, interval: tuple[float, float], reach: float = 4.0) -
     below.plot(z, base_heights, color=BASE)
     between = (z >= min(interval)) & (z <= max(interval))
     below.fill_between(z, base_heights, where=between, color=BASE, alpha=0.35)
+    masses = [torch.trapezoid(base_heights[between], z[between])]
     below.set(xlabel="z", ylabel="base density", xlim=(z[0], z[-1]), ylim=(0, None))
     side.plot(heights, x_line, color=DATA)
     between = (x_line >= image[0]) & (x_line <= image[1])
     side.fill_betweenx(x_line, heights, where=between, color=DATA, alpha=0.35)
+    masses += [torch.trapezoid(heights[between], x_line[between])]
     side.set(xlabel="data density", ylabel="x", ylim=(x_line[0], x_line[-1]), xlim=(0, None))
     side.invert_xaxis()
+    panels["T"].axis("off")
+    peaks = base_heights.max(), heights.max()
+    for i, (name, color) in enumerate([("z", BASE), ("x", DATA)]):
+        text = f"{name}: mass {masses[i]:.2f}, peak {peaks[i]:.3f}"
+        panels["T"].text(0, 0.5 - 0.2 * i, text, color=color, weight="bold")
     return figure
 
 

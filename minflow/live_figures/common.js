@@ -1,0 +1,138 @@
+// What every live figure shares: the page's theme, the frame's height, sliders, numbers in words.
+
+export const clamp = (v, lo, hi) => Math.min(hi, Math.max(lo, v));
+export const fixed = (v, digits = 2) => {
+  const s = v.toFixed(digits);
+  return (Number(s) === 0 ? s.replace("-", "") : s).replace("-", "\u2212");
+};
+
+// The host page, where it is of the same origin as this frame; null elsewhere.
+const hostFrame = () => { try { return window.frameElement; } catch { return null; } };
+
+// Follow the light or dark theme of the host page, else of the system.
+export function followTheme() {
+  const frame = hostFrame();
+  const root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const light = (colour) => {  // luminance 0..1 of an opaque CSS colour, else null
+    const c = (colour.match(/[\d.]+/g) || []).map(Number);
+    if (!colour.startsWith("rgb") || c.length < 3 || (c.length > 3 && c[3] < 1)) return null;
+    return (0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2]) / 255;
+  };
+  const isDark = () => {
+    if (!frame) return system.matches;
+    const { documentElement: html, body } = frame.ownerDocument;
+    const named = html.dataset.theme || html.getAttribute("theme");                // the book; Colab
+    if (named === "dark" || named === "light") return named === "dark";
+    if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";   // JupyterLab
+    if (body.dataset.vscodeThemeKind) return !body.dataset.vscodeThemeKind.endsWith("light");
+    const text = light(getComputedStyle(frame.parentElement).color);               // any other page
+    return text !== null && text > 0.5;
+  };
+  const apply = () => {
+    const dark = isDark();
+    root.dataset.theme = dark ? "dark" : "light";
+    let paper = "";
+    for (let el = frame && frame.parentElement; el && !paper; el = el.parentElement) {
+      const colour = getComputedStyle(el).backgroundColor;
+      const l = light(colour);
+      if (l !== null) { if ((l < 0.25) === dark && (l > 0.75) === !dark) paper = colour; else break; }
+    }
+    if (paper) root.style.setProperty("--paper", paper); else root.style.removeProperty("--paper");
+  };
+  apply();
+  system.addEventListener("change", apply);
+  if (frame) {
+    const watch = new MutationObserver(() => { apply(); setTimeout(apply, 300); });
+    const options = { attributes: true, attributeFilter: ["data-theme", "theme", "class", "data-jp-theme-light", "data-vscode-theme-kind"] };
+    watch.observe(frame.ownerDocument.documentElement, options);
+    watch.observe(frame.ownerDocument.body, options);
+  }
+}
+
+// Make the frame as tall as its content. In a frame of another origin the height set by CSS stays.
+export function fitHeight(content) {
+  const frame = hostFrame();
+  if (!frame) return;
+  document.documentElement.style.overflow = "hidden";
+  new ResizeObserver(() => {
+    frame.style.height = `${Math.ceil(content.getBoundingClientRect().bottom)}px`;
+  }).observe(content);
+}
+
+// Call draw at most once a frame.
+export function oncePerFrame(draw) {
+  let waiting = false;
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; draw(); });
+  };
+}
+
+// Say a sentence to screen readers once things have come to rest.
+export function announcer(region) {
+  let timer = 0;
+  return (sentence) => { clearTimeout(timer); timer = setTimeout(() => { region.textContent = sentence; }, 500); };
+}
+
+export function svg(parent, name, attributes = {}, text = "") {
+  const el = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const key in attributes) el.setAttribute(key, attributes[key]);
+  el.textContent = text;
+  parent.append(el);
+  return el;
+}
+
+export const path = (points) => "M" + points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L");
+
+// A handle on the stage that is a slider for mouse, touch and keyboard.
+// options: label, vertical, step, big, range() -> [min, max], get(), set(value), text(value),
+// at(event) -> the value under a pointer, touch: what the browser may still do there (a large
+// handle lets the page scroll by: "pan-y"). Returns {el, update}; the caller places el.
+export function slider(stage, { label, vertical = false, touch = "none", step, big, range, get, set, text, at }) {
+  const el = document.createElement("div");
+  el.className = "handle";
+  el.tabIndex = 0;
+  el.style.touchAction = touch;
+  const attributes = { role: "slider", "aria-label": label, "aria-orientation": vertical ? "vertical" : "horizontal" };
+  for (const key in attributes) el.setAttribute(key, attributes[key]);
+  stage.append(el);
+
+  const change = (value) => {
+    const [lo, hi] = range();
+    set(clamp(Number((Math.round(value / step) * step).toFixed(6)), lo, hi));
+  };
+  el.addEventListener("keydown", (event) => {
+    const size = event.shiftKey ? big : step;
+    const [lo, hi] = range();
+    const moves = { ArrowRight: size, ArrowUp: size, ArrowLeft: -size, ArrowDown: -size, PageUp: big, PageDown: -big };
+    if (event.key in moves) change(get() + moves[event.key]);
+    else if (event.key === "Home") change(lo);
+    else if (event.key === "End") change(hi);
+    else return;
+    event.preventDefault();
+  });
+
+  let offset = null;  // value at the grab minus value under the pointer; null when not dragging
+  el.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    el.focus({ preventScroll: true, focusVisible: false });
+    el.setPointerCapture(event.pointerId);
+    offset = get() - at(event);
+  });
+  el.addEventListener("pointermove", (event) => { if (offset !== null) change(at(event) + offset); });
+  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) el.addEventListener(end, () => { offset = null; });
+
+  return {
+    el,
+    update() {
+      const [lo, hi] = range();
+      const value = get();
+      const now = { "aria-valuemin": lo, "aria-valuemax": hi, "aria-valuenow": value };
+      for (const key in now) el.setAttribute(key, String(Number(now[key].toFixed(3))));
+      el.setAttribute("aria-valuetext", text(value));
+    },
+  };
+}
