@@ -1,4 +1,4 @@
-"""minflow: a small library of normalizing flows, built chapter by chapter in the book beside it."""
+"""minflow: the small library of normalizing flows that the book builds."""
 
 from importlib import import_module
 from types import ModuleType
@@ -42,7 +42,13 @@ __all__ = [
     "save",
 ]
 
-_LAZY = {"exercises", "live", "plot", "show", "testing"}  # some import matplotlib: not at start
+_LAZY = {
+    "exercises",
+    "live",
+    "plot",
+    "show",
+    "testing",
+}  # some import matplotlib: not at start
 
 
 def __getattr__(name: str) -> ModuleType:

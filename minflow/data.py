@@ -1,7 +1,8 @@
 """Targets whose truth is known: exact densities to sample from, and their entropies.
 
-Each is a torch Distribution with event shape (D,). The entropy is the floor of the mean negative
-log-likelihood, in nats: no model of these data can score below it, whatever its size.
+Each is a torch Distribution with event shape (D,). The entropy is the floor of the mean
+negative log-likelihood, in nats: no model of these data can score below it, whatever
+its size.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class GaussianMixture(Distribution):
         self.means = torch.as_tensor(means, dtype=torch.get_default_dtype())
         stds = torch.as_tensor(stds, dtype=self.means.dtype)
         if self.means.dim() != 2 or self.means.numel() == 0:
-            raise ValueError(f"means must have shape (K, D); got {tuple(self.means.shape)}")
+            raise ValueError(
+                f"means must have shape (K, D); got {tuple(self.means.shape)}"
+            )
         components, dim = self.means.shape
         if stds.shape not in [(components,), (components, dim)]:
             raise ValueError(
@@ -55,7 +58,9 @@ class GaussianMixture(Distribution):
         weights = [1.0] * components if weights is None else weights
         weights = torch.as_tensor(weights, dtype=self.means.dtype)
         if weights.shape != (components,):
-            raise ValueError(f"weights must have shape ({components},); got {tuple(weights.shape)}")
+            raise ValueError(
+                f"weights must have shape ({components},); got {tuple(weights.shape)}"
+            )
         if not (self.stds > 0).all() or not (weights > 0).all():
             raise ValueError("stds and weights must be positive")
         self.weights = weights / weights.sum()
@@ -67,13 +72,17 @@ class GaussianMixture(Distribution):
         log_normal = -0.5 * (u.square() + math.log(2 * math.pi)) - self.stds.log()
         return (self.weights.log() + log_normal.sum(-1)).logsumexp(-1)
 
-    def sample(self, sample_shape: Sequence[int] = (), generator: Generator | None = None) -> Tensor:
+    def sample(
+        self, sample_shape: Sequence[int] = (), generator: Generator | None = None
+    ) -> Tensor:
         """Points of shape (*sample_shape, D)."""
         shape = Size(sample_shape)
         picks = torch.multinomial(
             self.weights, shape.numel(), replacement=True, generator=generator
         ).reshape(shape)
-        noise = torch.randn(*shape, *self.event_shape, generator=generator, dtype=self.means.dtype)
+        noise = torch.randn(
+            *shape, *self.event_shape, generator=generator, dtype=self.means.dtype
+        )
         return self.means[picks] + self.stds[picks] * noise
 
     def entropy(self) -> Tensor:
@@ -84,19 +93,24 @@ class GaussianMixture(Distribution):
         """
         dim = self.means.shape[1]
         if dim > 2:
-            raise NotImplementedError(f"the entropy by quadrature is for D = 1 and 2; D is {dim}")
+            raise NotImplementedError(
+                f"the entropy by quadrature is for D = 1 and 2; D is {dim}"
+            )
         exact = GaussianMixture(self.means, self.stds, self.weights)
         exact.means, exact.stds, exact.weights = (
             t.double() for t in (self.means, self.stds, self.weights)
         )
-        # The trapezoidal rule on a normal weight: spacing 1/8 and reach 9 leave errors near 1e-16.
+        # The trapezoidal rule on a normal weight: spacing 1/8 and reach 9 leave errors
+        # near 1e-16.
         u = torch.arange(-9, 9.01, 1 / 8, dtype=torch.float64)
         grid = torch.cartesian_prod(*[u] * dim).reshape(-1, dim)
         mass = torch.exp(-0.5 * grid.square().sum(-1))
         mass = mass / mass.sum()
         return -sum(
             weight * (mass * exact.log_prob(mean + std * grid)).sum()
-            for weight, mean, std in zip(exact.weights, exact.means, exact.stds, strict=True)
+            for weight, mean, std in zip(
+                exact.weights, exact.means, exact.stds, strict=True
+            )
         )
 
 
@@ -106,12 +120,15 @@ class TwoMoons(Distribution):
         x = c(t) + σ ε,  t ~ U(0, π),  ε ~ N(0, I),
         c(t) = (cos t, sin t) or (1 − cos t, ½ − sin t), each with probability ½.
 
-    The density integrates the noise along the arcs: p(x) = (1/2π) Σ_arcs ∫₀^π N(x; c(t), σ²I) dt.
+    The density integrates the noise along the arcs:
+
+        p(x) = (1/2π) Σ_arcs ∫₀^π N(x; c(t), σ²I) dt.
 
     Args:
         noise: σ, at least 0.001.
 
-    Source: scikit-learn's ``make_moons``, which spaces its angles evenly where these are drawn.
+    Source: scikit-learn's ``make_moons``, which spaces its angles evenly where these
+    are drawn.
 
     >>> moons = TwoMoons(noise=0.05)
     >>> round(moons.entropy().item(), 3)
@@ -122,7 +139,9 @@ class TwoMoons(Distribution):
     support = constraints.real_vector
 
     def __init__(self, noise: float = 0.05) -> None:
-        if not 1e-3 <= noise < math.inf:  # less would take a rule of more than 24,000 nodes
+        if (
+            not 1e-3 <= noise < math.inf
+        ):  # less would take a rule of more than 24,000 nodes
             raise ValueError(f"noise must be finite and at least 0.001; got {noise!r}")
         self.noise = noise
         nodes, weights = np.polynomial.legendre.leggauss(max(64, math.ceil(24 / noise)))
@@ -137,7 +156,7 @@ class TwoMoons(Distribution):
         return torch.stack([upper, lower])
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(x) in nats: (*batch, 2) -> (*batch); by Gauss and Legendre's rule along the arcs.
+        """log p(x) in nats: (*batch, 2) -> (*batch); by Gauss and Legendre's rule.
 
         Cost: about 48 / σ normal densities a point.
         """
@@ -147,7 +166,9 @@ class TwoMoons(Distribution):
         log_scale = math.log(2 * math.pi) + math.log(2 * math.pi * self.noise**2)
         return (log_weights + log_normal).logsumexp(-1) - log_scale
 
-    def sample(self, sample_shape: Sequence[int] = (), generator: Generator | None = None) -> Tensor:
+    def sample(
+        self, sample_shape: Sequence[int] = (), generator: Generator | None = None
+    ) -> Tensor:
         """Points of shape (*sample_shape, 2)."""
         shape = Size(sample_shape)
         t = torch.rand(shape, generator=generator) * math.pi

@@ -1,7 +1,8 @@
 """Monotone maps of one variable, and the transform that applies one to each coordinate.
 
-A `ScalarMap` has no state: its parameters are handed in. So the same map serves `Elementwise`,
-whose parameters are learned directly, and every layer whose parameters come from a network.
+A `ScalarMap` has no state: its parameters are handed in. So the same map serves
+`Elementwise`, whose parameters are learned directly, and every layer whose parameters
+come from a network.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ def soft_bound(raw: Tensor, bound: float) -> Tensor:
 
 @dataclass(frozen=True)
 class ScalarMap:
-    """An increasing bijection of one variable, applied to each element; it holds no parameters.
+    """An increasing map of one variable, for each element; it holds no parameters.
 
-    Parameters come first: `params` has shape (num_params, *batch, D), or one that broadcasts to it.
-    All-zero parameters give a map close to the identity (or the map itself, if it has none).
+    Parameters come first: `params` has shape (num_params, *batch, D), or one that
+    broadcasts to it. All-zero parameters give a map close to the identity (or the map
+    itself, if it has none).
     """
 
     @property
@@ -60,8 +62,8 @@ class ScalarMap:
 class Affine(ScalarMap):
     """x = z · eˢ + t, with log dx/dz = s.
 
-    The two parameters are t and a raw log-scale r, with s = b · tanh(r / b): the scale can grow and
-    shrink, but only between e⁻ᵇ and eᵇ. Both directions are closed form.
+    The two parameters are t and a raw log-scale r, with s = b · tanh(r / b): the scale
+    can grow and shrink, but only between e⁻ᵇ and eᵇ. Both directions are closed form.
 
     Args:
         bound: b, the largest |s|.
@@ -91,14 +93,15 @@ class Affine(ScalarMap):
 class LeakyReLU(ScalarMap):
     """x = z where z >= 0 and x = z · eˢ elsewhere, with log dx/dz = 0 or s.
 
-    The one parameter is a raw log-slope r, with s = b · tanh(r / b). (`torch.nn` calls a leaky ReLU
-    with a learned slope PReLU.) At z = 0 the map has a kink: there is no derivative there unless
-    s = 0, and the right-hand one is reported. One point has no mass, so no density is harmed.
+    The one parameter is a raw log-slope r, with s = b · tanh(r / b). (`torch.nn` calls
+    a leaky ReLU with a learned slope PReLU.) At z = 0 the map has a kink: there is no
+    derivative there unless s = 0, and the right-hand one is reported. One point has no
+    mass, so no density is harmed.
 
     Args:
         bound: b, the largest |s|.
 
-    >>> LeakyReLU().inverse(torch.tensor([-3.0, 3.0]), torch.zeros(1, 2))
+    >>> LeakyReLU().forward(torch.tensor([-3.0, 3.0]), torch.zeros(1, 2))
     (tensor([-3.,  3.]), tensor([0., 0.]))
     """
 
@@ -121,8 +124,8 @@ class LeakyReLU(ScalarMap):
 class Sigmoid(ScalarMap):
     """x = 1 / (1 + e⁻ᶻ), from the line onto (0, 1); log dx/dz = log x + log(1 − x).
 
-    It has no parameters. Where x would round to 0 or 1, the nearest number strictly inside is
-    returned instead, so that the way back stays finite.
+    It has no parameters. Where x would round to 0 or 1, the nearest number strictly
+    inside is returned instead, so that the way back stays finite.
 
     >>> Sigmoid().forward(torch.tensor([0.0]), torch.zeros(0, 1))[0]
     tensor([0.5000])
@@ -171,21 +174,24 @@ class Logit(ScalarMap):
 
 @dataclass(frozen=True)
 class MixtureCDF(ScalarMap):
-    """The CDF F of a mixture of K logistic distributions, carried back to the line by the logit.
+    """The CDF F of a mixture of K logistics, carried back to the line by the logit.
 
-        z = logit F(x),  F(x) = Σₖ wₖ σ((x − μₖ) / sₖ),  dz/dx = F′(x) / (F(x) (1 − F(x))).
+        z = logit F(x),  F(x) = Σₖ wₖ σ((x − μₖ) / sₖ),
+        dz/dx = F′(x) / (F(x) (1 − F(x))).
 
-    Under a logistic base, x has exactly the mixture's density; under a normal base, one with the
-    mixture's bumps and normal tails. All of it is computed from logarithms, so far tails stay finite.
-    The 3K parameters are the weights' logits, the shifts of the means and the raw log-scales; the
-    means start spread out, since equal components would stay equal for ever.
+    Under a logistic base, x has exactly the mixture's density; under a normal base, one
+    with the mixture's bumps and normal tails. All of it is computed from logarithms, so
+    far tails stay finite. The 3K parameters are the weights' logits, the shifts of the
+    means and the raw log-scales; the means start spread out, since equal components
+    would stay equal for ever.
 
     Args:
         components: K, at least 1.
         bound: the largest change of a log-scale, softly bounded as in `Affine`.
 
     Cost: inverse (x -> z) is closed form; forward (z -> x) is a root search between the
-    components' own answers, min and max of μₖ + sₖ z, with gradients by the implicit function theorem.
+    components' own answers, min and max of μₖ + sₖ z, with gradients by the implicit
+    function theorem.
 
     Source: Ho et al. 2019 (Flow++, arXiv:1902.00275), section 3.2.
 
@@ -208,7 +214,9 @@ class MixtureCDF(ScalarMap):
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         log_weights, means, log_scales = self.mixture(params)
-        with torch.no_grad():  # logit F lies between the components' own (x - mean) / scale
+        with (
+            torch.no_grad()
+        ):  # logit F lies between the components' own (x - mean) / scale
             answers = means + log_scales.exp() * z
         x = monotone_root(
             lambda x: _logit_cdf(x, log_weights, means, log_scales),
@@ -224,9 +232,15 @@ class MixtureCDF(ScalarMap):
     def mixture(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log wₖ, μₖ and log sₖ, each (K, *batch, D), from the raw parameters."""
         logits, shifts, raw_log_scales = params.chunk(3)
-        # Half the logistic's own quantiles, and the scale that keeps the variance π²/3 of K = 1.
-        quantiles = [math.log((2 * k + 1) / (2 * (self.components - k) - 1)) for k in range(self.components)]
-        starts = params.new_tensor(quantiles).mul(0.5).reshape(-1, *(1,) * (params.dim() - 1))
+        # Half the logistic's own quantiles, and the scale that keeps the variance π²/3
+        # of K = 1.
+        quantiles = [
+            math.log((2 * k + 1) / (2 * (self.components - k) - 1))
+            for k in range(self.components)
+        ]
+        starts = (
+            params.new_tensor(quantiles).mul(0.5).reshape(-1, *(1,) * (params.dim() - 1))
+        )
         start_scale = (1 - 3 / math.pi**2 * starts.square().mean()).sqrt()
         log_scales = start_scale.log() + soft_bound(raw_log_scales, self.bound)
         return logits.log_softmax(0), starts + shifts, log_scales
@@ -235,7 +249,7 @@ class MixtureCDF(ScalarMap):
 def _logit_cdf(
     x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """logit F(x) and the log of its derivative, for a mixture of logistics along dimension 0."""
+    """logit F(x) and the log of its slope, for a mixture along dimension 0."""
     u = (x - means) * (-log_scales).exp()
     log_sigmoid, log_one_minus = logsigmoid(u), logsigmoid(-u)
     log_cdf = (log_weights + log_sigmoid).logsumexp(0)
@@ -245,10 +259,12 @@ def _logit_cdf(
 
 
 class Elementwise(Transform):
-    """A scalar map applied to each coordinate, with parameters of its own that are learned.
+    """A scalar map applied to each coordinate, with parameters that are learned.
 
-    x_d = g(z_d; θ_d), so the Jacobian is diagonal and log|det df/dz| = Σ_d log g′(z_d; θ_d).
-    No coordinate sees another: a flow of elementwise layers alone has independent coordinates.
+        x_d = g(z_d; θ_d),  log|det df/dz| = Σ_d log g′(z_d; θ_d).
+
+    The Jacobian is diagonal, and no coordinate sees another: a flow of elementwise
+    layers alone has independent coordinates.
 
     Args:
         dim: D.
@@ -269,7 +285,9 @@ class Elementwise(Transform):
         super().__init__(dim)
         if not isinstance(scalar_map, ScalarMap):
             name = scalar_map.__name__ if isinstance(scalar_map, type) else scalar_map
-            raise TypeError(f"scalar_map must be a ScalarMap such as Affine(); got {name!r}")
+            raise TypeError(
+                f"scalar_map must be a ScalarMap such as Affine(); got {name!r}"
+            )
         self.scalar_map = scalar_map
         self.params = nn.Parameter(torch.zeros(scalar_map.num_params, dim))
         self.domain = constraints.independent(scalar_map.domain, 1)
@@ -284,7 +302,7 @@ class Elementwise(Transform):
         return z, log_slope.sum(-1)
 
     def _params_for(self, value: Tensor) -> Tensor:
-        """The parameters with a dimension of size 1 for each batch dimension of the value."""
+        """The parameters, with a 1 for each batch dimension of the value."""
         return self.params.reshape(-1, *(1,) * (value.dim() - 1), self.dim)
 
     def extra_repr(self) -> str:

@@ -2,7 +2,8 @@
 
     x = f(z), z ~ p_z,   log q(x) = log p_z(f⁻¹(x)) + log|det df⁻¹/dx|.
 
-`Flow` is where a caller's input is checked; the transforms behind it trust what they get.
+`Flow` is where a caller's input is checked; the transforms behind it trust what they
+get.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class StandardNormal(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
-        self.register_buffer("origin", torch.zeros(dim))  # carries the device and the dtype
+        self.register_buffer(
+            "origin", torch.zeros(dim)
+        )  # carries the device and the dtype
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p_z(z) in nats, shape (*batch), for z of shape (*batch, D)."""
@@ -47,20 +50,22 @@ class StandardNormal(nn.Module):
 
     def rsample(self, shape: Size) -> Tensor:
         """Points of shape (*shape, D)."""
-        return torch.randn(*shape, self.dim, dtype=self.origin.dtype, device=self.origin.device)
+        return torch.randn(
+            *shape, self.dim, dtype=self.origin.dtype, device=self.origin.device
+        )
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
 
 
 class DistributionBase(nn.Module):
-    """A torch Distribution as a base: its tensors become buffers, so `.to()` and `.double()` reach it.
+    """A torch Distribution as a base: its tensors become buffers, which `.to()` moves.
 
     Its parameters stay constant. For a base that learns, let an `Affine` follow it.
 
     Args:
-        distribution: of event shape (D,), or of batch shape (D,) and no event shape, which is
-            read as D independent coordinates.
+        distribution: of event shape (D,), or of batch shape (D,) and no event shape,
+            which is read as D independent coordinates.
 
     Raises:
         ValueError: if the shapes are others, or a parameter asks for gradients.
@@ -79,7 +84,8 @@ class DistributionBase(nn.Module):
         if len(distribution.event_shape) != 1 or len(distribution.batch_shape) != 0:
             raise ValueError(
                 "a base needs event_shape (D,) and no batch; got event_shape "
-                f"{tuple(distribution.event_shape)} and batch_shape {tuple(distribution.batch_shape)}"
+                f"{tuple(distribution.event_shape)} and batch_shape "
+                f"{tuple(distribution.batch_shape)}"
             )
         self.dim = distribution.event_shape[0]
         self._template = distribution
@@ -101,21 +107,27 @@ class DistributionBase(nn.Module):
 
     @property
     def support(self) -> Constraint:
-        return self.distribution.support  # type: ignore[no-any-return]
+        """Where the distribution lives."""
+        return self.distribution.support  # type: ignore[return-value]  # never None
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p_z(z) in nats, −inf outside the support."""
         distribution = self.distribution
-        inside = distribution.support.check(z)
-        # A point inside stands in for those outside, so that no NaN reaches the gradients.
+        inside = self.support.check(z)
+        # A point inside stands in for those outside, so that no NaN reaches the
+        # gradients.
         safe_z = torch.where(inside.unsqueeze(-1), z, self.point_inside)
         distribution._validate_args = False
         return torch.where(inside, distribution.log_prob(safe_z), -math.inf)
 
     def rsample(self, shape: Size) -> Tensor:
-        """Points of shape (*shape, D), with gradients where the distribution offers them."""
+        """Points of shape (*shape, D), with gradients if the distribution has them."""
         distribution = self.distribution
-        return distribution.rsample(shape) if distribution.has_rsample else distribution.sample(shape)
+        return (
+            distribution.rsample(shape)
+            if distribution.has_rsample
+            else distribution.sample(shape)
+        )
 
     def extra_repr(self) -> str:
         return repr(self._template)
@@ -133,15 +145,17 @@ def _tensors_in(distribution: Distribution) -> Sequence[Tensor]:
 
 
 class Flow(nn.Module):
-    """The distribution of x = f(z), z from the base: it scores, samples and can be trained.
+    """The distribution of x = f(z), z from the base: it scores, samples and learns.
 
     Args:
         transform: f, a Transform.
-        base: what z is drawn from. None is the standard normal; a torch Distribution is adapted.
+        base: what z is drawn from. None is the standard normal; a torch Distribution is
+            adapted.
 
     Raises:
         TypeError: if transform is not a Transform, or base not a distribution.
-        ValueError: if base and transform differ in dim, or the base reaches outside f's domain.
+        ValueError: if base and transform differ in dim, or the base reaches outside f's
+            domain.
 
     >>> import minflow
     >>> flow = Flow(minflow.Elementwise(2, minflow.MixtureCDF()))
@@ -149,21 +163,35 @@ class Flow(nn.Module):
     (torch.Size([5, 2]), torch.Size([3]))
     """
 
-    def __init__(self, transform: Transform, base: nn.Module | Distribution | None = None) -> None:
+    def __init__(
+        self, transform: Transform, base: nn.Module | Distribution | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(transform, Transform):
-            raise TypeError(f"transform must be a minflow Transform; got {type(transform).__name__}")
+            raise TypeError(
+                f"transform must be a minflow Transform; got {type(transform).__name__}"
+            )
         if base is None:
             base = StandardNormal(transform.dim)
         elif isinstance(base, Distribution):
             base = DistributionBase(base)
         if not isinstance(base, StandardNormal | DistributionBase):
-            raise TypeError(f"base must be a torch Distribution or None; got {type(base).__name__}")
+            raise TypeError(
+                f"base must be a torch Distribution or None; got {type(base).__name__}"
+            )
         if base.dim != transform.dim:
-            raise ValueError(f"the base has dim {base.dim}, the transform dim {transform.dim}")
+            raise ValueError(
+                f"the base has dim {base.dim}, the transform dim {transform.dim}"
+            )
         reach, start = interval(base.support), interval(transform.domain)
-        if reach is not None and start is not None and (reach[0] < start[0] or reach[1] > start[1]):
-            raise ValueError(f"the base reaches over {reach}, but the transform starts from {start}")
+        if (
+            reach is not None
+            and start is not None
+            and (reach[0] < start[0] or reach[1] > start[1])
+        ):
+            raise ValueError(
+                f"the base reaches over {reach}, but the transform starts from {start}"
+            )
         self.transform = transform
         self.base = base
         self._reaches_everywhere = interval(transform.codomain) == (-math.inf, math.inf)
@@ -183,7 +211,8 @@ class Flow(nn.Module):
 
         Args:
             x: data points, shape (*batch, D), in the flow's dtype.
-            context: shape (*context_batch, C), for a conditional flow; None for any other.
+            context: shape (*context_batch, C), for a conditional flow; None for any
+                other.
 
         Returns:
             Shape (*B), the two batches broadcast.
@@ -217,16 +246,17 @@ class Flow(nn.Module):
             return self.rsample(shape, context)
 
     def rsample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
-        """As `sample`, with gradients with respect to the flow's parameters (and the context)."""
+        """As `sample`, with gradients for the flow's parameters and the context."""
         return self.transform(self._base_points(shape, context), context)[0]
 
     def sample_and_log_prob(
         self, shape: Shape = (), context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Points as from `rsample`, and log q at each, for the price of the points alone.
+        """Points as from `rsample`, and log q at each, for one price.
 
         Returns:
-            x of shape (*shape, *context_batch, D) and log q(x) of shape (*shape, *context_batch).
+            x of shape (*shape, *context_batch, D) and log q(x) of shape (*shape,
+            *context_batch).
         """
         z = self._base_points(shape, context)
         x, log_det = self.transform(z, context)
@@ -239,19 +269,19 @@ class Flow(nn.Module):
         return self.transform.inverse(x, context)[0]
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Let data-dependent parts of the transform start from a batch of data; `fit` calls it."""
+        """Let data-dependent parts start from a batch of data; `fit` calls it."""
         self.check("x", x, self.dim)
         self._check_context(context)
         with torch.no_grad():
             self.transform.initialize(x, context)
 
     def distribution(self, context: Tensor | None = None) -> FlowDistribution:
-        """The flow as a torch Distribution, of event shape (D,) and the context's batch shape."""
+        """The flow as a torch Distribution: event shape (D,), the context's batch."""
         self._check_context(context)
         return FlowDistribution(self, context)
 
     def check(self, name: str, value: Tensor, width: int) -> None:
-        """Raise an error that names what is wrong if a value is not a tensor fit for this flow.
+        """Raise an error that names what is wrong with a value for this flow.
 
         Args:
             name: what the message calls it.
@@ -265,8 +295,8 @@ class Flow(nn.Module):
             )
         if value.dim() == 0 or value.shape[-1] != width:
             raise ValueError(
-                f"{name} must have shape (..., {width}), its last dimension the flow's; "
-                f"got {tuple(value.shape)}"
+                f"{name} must have shape (..., {width}), its last dimension "
+                f"the flow's; got {tuple(value.shape)}"
             )
         like = next(itertools.chain(self.parameters(), self.base.buffers()))
         if value.dtype != like.dtype and not torch.is_autocast_enabled(value.device.type):
@@ -287,13 +317,15 @@ class Flow(nn.Module):
             if context is not None:
                 raise ValueError("this flow takes no context, but one was given")
         elif context is None:
-            raise ValueError(f"this flow needs a context of shape (..., {self.context_dim})")
+            raise ValueError(
+                f"this flow needs a context of shape (..., {self.context_dim})"
+            )
         else:
             self.check("context", context, self.context_dim)
 
 
 class FlowDistribution(Distribution):
-    """A flow, at one context, as a `torch.distributions.Distribution`; see `Flow.distribution`."""
+    """A flow at one context as a torch Distribution; see `Flow.distribution`."""
 
     arg_constraints: dict[str, Constraint] = {}
 
@@ -327,7 +359,9 @@ class FlowDistribution(Distribution):
         return FlowDistribution(self.flow, context, shape, self._validate_args)
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
-        shape = Size([sample_shape]) if isinstance(sample_shape, int) else Size(sample_shape)
+        shape = (
+            Size([sample_shape]) if isinstance(sample_shape, int) else Size(sample_shape)
+        )
         if self.context is None:
             shape = shape + self.batch_shape
         return self.flow.rsample(shape, self.context)

@@ -10,23 +10,26 @@ from minflow.transform import Transform
 
 
 class TriangularAffine(Transform):
-    """x = L z + b, L lower triangular with a positive diagonal; log|det df/dz| = Σ_d log L_dd.
+    """x = L z + b, L lower triangular, positive on the diagonal.
 
-    Under a standard normal base, x ~ N(b, L Lᵀ): every normal law has exactly one such L, the
-    Cholesky factor of its covariance. It starts as the identity. The diagonal is exp(s) with s softly
-    bounded to ±5, as in `Affine`; the rest of L is free.
+        log|det df/dz| = Σ_d log L_dd
+
+    Under a standard normal base, x ~ N(b, L Lᵀ): every normal law has exactly one such
+    L, the Cholesky factor of its covariance. It starts as the identity. The diagonal is
+    exp(s) with s softly bounded to ±5, as in `Affine`; the rest of L is free.
 
     Args:
         dim: D.
 
-    Cost: O(D²) each way: a matrix product forward, forward substitution for the inverse.
+    Cost: O(D²) each way: a matrix product forward, forward substitution for the
+    inverse.
 
     Source: Golub and Van Loan 2013, Matrix Computations, sections 3.1 and 4.2.
 
     >>> layer = TriangularAffine(2)
-    >>> layer.matrix()
+    >>> layer.matrix().detach()
     tensor([[1., 0.],
-            [0., 1.]], grad_fn=<AddBackward0>)
+            [0., 1.]])
     """
 
     BOUND = 5.0
@@ -36,7 +39,9 @@ class TriangularAffine(Transform):
         super().__init__(dim)
         self.shift = nn.Parameter(torch.zeros(dim))
         self.raw_log_diagonal = nn.Parameter(torch.zeros(dim))
-        self.below_diagonal = nn.Parameter(torch.zeros(dim * (dim - 1) // 2))  # row by row
+        self.below_diagonal = nn.Parameter(
+            torch.zeros(dim * (dim - 1) // 2)
+        )  # row by row
         self.register_buffer("rows_and_columns", torch.tril_indices(dim, dim, -1))
 
     def log_diagonal(self) -> Tensor:
@@ -54,7 +59,10 @@ class TriangularAffine(Transform):
         return x, self.log_diagonal().sum().expand(x.shape[:-1])
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        # Rows of x are the transposes of column vectors, hence zᵀ Lᵀ = (x − b)ᵀ, solved for zᵀ.
+        # Rows of x are the transposes of column vectors, hence zᵀ Lᵀ = (x − b)ᵀ, solved
+        # for zᵀ.
         centred = (x - self.shift).reshape(-1, self.dim)
-        z = torch.linalg.solve_triangular(self.matrix().mT, centred, upper=True, left=False)
+        z = torch.linalg.solve_triangular(
+            self.matrix().mT, centred, upper=True, left=False
+        )
         return z.reshape(x.shape), -self.log_diagonal().sum().expand(x.shape[:-1])

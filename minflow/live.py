@@ -1,11 +1,12 @@
 """Live figures: small pages of HTML and JavaScript that compute in the browser.
 
-A live figure needs no kernel and no network. Put it last in a cell, and the saved output works in
-the book, in Jupyter, VS Code and Colab. The same output holds a still picture and words, for places
-that take scripts or frames away.
+A live figure needs no kernel and no network. Put it last in a cell, and the saved
+output works in the book, in Jupyter, VS Code and Colab. The same output holds a still
+picture and words, for places that take scripts or frames away.
 
-A figure is a page in ``live_figures`` and a function here. The page marks where the shared style
-and script go; the script brings the theme, the frame's height, and sliders for every hand.
+A figure is a page in ``live_figures`` and a function here. The page marks where the
+shared style and script go; the script brings the theme, the frame's height, and sliders
+for every hand.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 
 __all__ = ["LiveFigure", "change_of_variables"]
 
-# The still picture is seen only where the frame was taken away, or where scripts are off.
+# The still picture is seen only where the frame was taken away, or where scripts are
+# off.
 _OUTPUT = """<div class="minflow-live">
 <style>
 .minflow-live > iframe {{ display: block; width: 100%; height: {height}px; border: 0; }}
@@ -66,12 +68,21 @@ class LiveFigure:
         text = (folder / f"{self.name}.html").read_text(encoding="utf-8")
         for part in ("common.css", "common.js"):
             shared = (folder / part).read_text(encoding="utf-8")
-            text = text.replace(f"/*{{{{{part}}}}}*/", shared.replace("\nexport ", "\n").strip())
+            text = text.replace(
+                f"/*{{{{{part}}}}}*/", shared.replace("\nexport ", "\n").strip()
+            )
         return text.replace("/*{{start}}*/", json.dumps(self.start, sort_keys=True))
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None
+    ) -> dict[str, str]:
         still = base64.b64encode(self.still.encode()).decode()
-        parts = {"title": self.title, "page": self.page(), "words": self.words, "alt": self.alt}
+        parts = {
+            "title": self.title,
+            "page": self.page(),
+            "words": self.words,
+            "alt": self.alt,
+        }
         safe = {key: html.escape(value) for key, value in parts.items()}
         shown = _OUTPUT.format(height=self.height, still=still, **safe)
         return {"text/html": shown, "text/plain": repr(self)}
@@ -85,13 +96,14 @@ def change_of_variables(
 ) -> LiveFigure:
     """Show a map x = f(z), the base density p_z, the data density p_x, and one interval in each.
 
-    The reader drags the line's slope (through 0 and below) and shift, or the knots of a rising
-    curve, and sees that the interval's two masses stay equal.
+    The reader drags the line's slope (through 0 and below) and shift, or the knots of a
+    rising curve, and sees that the interval's two masses stay equal.
 
     Arguments:
         slope: the line's slope at the start, from -5 to 5 and not 0.
         shift: its shift at the start, from -3 to 3.
-        interval: the shaded interval of z at the start, inside -3.5 to 3.5 and at least 0.1 wide.
+        interval: the shaded interval of z at the start, inside -3.5 to 3.5 and at least
+            0.1 wide.
 
     Raises:
         ValueError: if a number is outside its range.

@@ -1,8 +1,8 @@
 """The pictures that chapters share, in the book's colours: blue base, orange data, green model.
 
-The colours are Okabe and Ito's, which colour-blind readers can tell apart, and they differ in
-lightness, so that they can be told apart in print too. Each function draws into one axes, labels it
-and returns it; `pushforward` makes a figure of its own.
+The colours are Okabe and Ito's, which colour-blind readers can tell apart, and they
+differ in lightness, so that they can be told apart in print too. Each function draws
+into one axes, labels it and returns it; `pushforward` makes a figure of its own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ def use_style() -> None:
 
 
 def curve(
-    x: Tensor, y: Tensor, color: str, label: str | None = None, *, ax: Axes | None = None, ls: str = "-"
+    x: Tensor,
+    y: Tensor,
+    color: str,
+    label: str | None = None,
+    *,
+    ax: Axes | None = None,
+    ls: str = "-",
 ) -> Axes:
     """A density of one variable, as a line; the axis starts at zero, since heights are compared.
 
@@ -58,7 +64,10 @@ def curve(
     """
     ax = ax or plt.subplots(figsize=(6, 3.2))[1]
     ax.plot(x.detach(), y.detach(), color=color, label=label, ls=ls)
-    ax.set(ylabel="density", ylim=(0, max(ax.get_ylim()[1], 1.08 * float(y.detach().max()))))
+    ax.set(
+        ylabel="density",
+        ylim=(0, max(ax.get_ylim()[1], 1.08 * float(y.detach().max()))),
+    )
     if label:
         ax.legend()
     return ax
@@ -67,8 +76,9 @@ def curve(
 def pushforward(flow: Flow, interval: tuple[float, float], reach: float = 4.0) -> Figure:
     """A 1-D flow as three linked panels: the base below, the map, the data density at its side.
 
-    The interval in z is shaded, and so is its image in x: the two areas are the same mass. Both masses
-    (each integrated by itself) and both peaks are written beside them.
+    The interval in z is shaded, and so is its image in x: the two areas are the same
+    mass. Both masses (each integrated by itself) and both peaks are written beside
+    them.
 
     Args:
         flow: a flow with dim 1.
@@ -84,7 +94,7 @@ def pushforward(flow: Flow, interval: tuple[float, float], reach: float = 4.0) -
         z = torch.linspace(-reach, reach, 801)
         x = flow.transform(z.unsqueeze(-1))[0].squeeze(-1)
         ends = torch.tensor(interval)
-        image = flow.transform(ends.unsqueeze(-1))[0].squeeze(-1).sort().values
+        image = flow.transform(ends.unsqueeze(-1))[0].squeeze(-1)
         x_line = torch.linspace(float(x.min()), float(x.max()), 1601)
         heights = flow.log_prob(x_line.unsqueeze(-1)).exp()
         base_heights = flow.base.log_prob(z.unsqueeze(-1)).exp()
@@ -96,8 +106,8 @@ def pushforward(flow: Flow, interval: tuple[float, float], reach: float = 4.0) -
         layout="constrained",
     )
     side, map_, below = panels["D"], panels["M"], panels["B"]
-    for end, mapped in zip(interval, flow.transform(ends.unsqueeze(-1))[0].flatten(), strict=True):
-        map_.plot([end, end, z[0]], [x_line[0], mapped.item(), mapped.item()], color=GREY, lw=1, ls=":")
+    map_.vlines(ends, x_line[0], image, color=GREY, lw=1, ls=":")
+    map_.hlines(image, z[0], ends, color=GREY, lw=1, ls=":")
     map_.plot(z, x, color="black")
     map_.set(title="the map x = f(z)", xlim=(z[0], z[-1]), ylim=(x_line[0], x_line[-1]))
     below.plot(z, base_heights, color=BASE)
@@ -106,24 +116,37 @@ def pushforward(flow: Flow, interval: tuple[float, float], reach: float = 4.0) -
     masses = [torch.trapezoid(base_heights[between], z[between])]
     below.set(xlabel="z", ylabel="base density", xlim=(z[0], z[-1]), ylim=(0, None))
     side.plot(heights, x_line, color=DATA)
-    between = (x_line >= image[0]) & (x_line <= image[1])
+    between = (x_line >= image.min()) & (x_line <= image.max())
     side.fill_betweenx(x_line, heights, where=between, color=DATA, alpha=0.35)
     masses += [torch.trapezoid(heights[between], x_line[between])]
-    side.set(xlabel="data density", ylabel="x", ylim=(x_line[0], x_line[-1]), xlim=(0, None))
+    side.set(
+        xlabel="data density", ylabel="x", ylim=(x_line[0], x_line[-1]), xlim=(0, None)
+    )
     side.invert_xaxis()
     panels["T"].axis("off")
     peaks = base_heights.max(), heights.max()
     for i, (name, color) in enumerate([("z", BASE), ("x", DATA)]):
         text = f"{name}: mass {masses[i]:.2f}, peak {peaks[i]:.3f}"
-        panels["T"].text(0, 0.5 - 0.2 * i, text, color=color, weight="bold")
+        panels["T"].text(-0.2, 0.5 - 0.2 * i, text, color=color, weight="bold")
     return figure
 
 
-def samples(x: Tensor, color: str = DATA, *, ax: Axes | None = None, label: str | None = None) -> Axes:
+def samples(
+    x: Tensor, color: str = DATA, *, ax: Axes | None = None, label: str | None = None
+) -> Axes:
     """Points of the plane, shape (N, 2), as small dots on equal axes."""
     ax = ax or plt.subplots(figsize=(4.2, 4))[1]
     x = x.detach()
-    ax.scatter(x[:, 0], x[:, 1], s=3, color=color, alpha=0.5, lw=0, label=label, rasterized=True)
+    ax.scatter(
+        x[:, 0],
+        x[:, 1],
+        s=3,
+        color=color,
+        alpha=0.5,
+        lw=0,
+        label=label,
+        rasterized=True,
+    )
     ax.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
     return ax
 
@@ -154,7 +177,9 @@ def density(
     return ax
 
 
-def grid(transform: Transform, *, ax: Axes | None = None, reach: float = 3.0, lines: int = 13) -> Axes:
+def grid(
+    transform: Transform, *, ax: Axes | None = None, reach: float = 3.0, lines: int = 13
+) -> Axes:
     """What a transform of the plane does to a square grid of the base: lines z₁ = c and z₂ = c."""
     ax = ax or plt.subplots(figsize=(4.2, 4))[1]
     along = torch.linspace(-reach, reach, 201)
@@ -169,7 +194,11 @@ def grid(transform: Transform, *, ax: Axes | None = None, reach: float = 3.0, li
 
 
 def history(
-    record: History, floor: float | None = None, *, ax: Axes | None = None, smooth: int = 20
+    record: History,
+    floor: float | None = None,
+    *,
+    ax: Axes | None = None,
+    smooth: int = 20,
 ) -> Axes:
     """The loss of each step and its running mean, in nats, and the entropy that it can't beat.
 

@@ -31,8 +31,9 @@ CLASSES = {
 def save(flow: Flow, path: str | os.PathLike[str]) -> None:
     """Write a flow to one file, atomically: a crash leaves the old file or the new one.
 
-    The file holds every tensor of the flow's state and, in its metadata, how the flow is built out of
-    minflow's own classes. A flow with other parts is saved too; `load` then asks for such a flow.
+    The file holds every tensor of the flow's state and, in its metadata, how the flow
+    is built out of minflow's own classes. A flow with other parts is saved too; `load`
+    then asks for such a flow.
 
     Args:
         flow: the flow; it may be on any device.
@@ -61,16 +62,16 @@ def load(path: str | os.PathLike[str], flow: Flow | None = None) -> Flow:
 
     Args:
         path: the file.
-        flow: None rebuilds the flow. A flow with parts from outside minflow cannot be rebuilt: hand in
-            one that is built alike, and it is filled.
+        flow: None rebuilds the flow. A flow with parts from outside minflow cannot be
+            rebuilt: hand in one that is built alike, and it is filled.
 
     Returns:
         The flow, on the CPU if rebuilt.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, is no minflow file, was written by a newer minflow, or does
-            not fit the flow handed in, which then stays as it was.
+        ValueError: if the file is damaged, is no minflow file, was written by a newer
+            minflow, or does not fit the flow handed in, which then stays as it was.
     """
     path = Path(path)
     if not path.is_file():
@@ -80,7 +81,9 @@ def load(path: str | os.PathLike[str], flow: Flow | None = None) -> Flow:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{str(path)!r} is cut short or no safetensors file: {error}") from error
+        raise ValueError(
+            f"{str(path)!r} is cut short or no safetensors file: {error}"
+        ) from error
     _check_metadata(str(path), metadata, tensors)
     if flow is None:
         description = json.loads(metadata["description"])
@@ -90,10 +93,14 @@ def load(path: str | os.PathLike[str], flow: Flow | None = None) -> Flow:
                 "build one like it and hand it in, load(path, flow)"
             )
         try:
-            with torch.device("meta"):  # no memory is taken before the shapes are known to fit
+            with torch.device(
+                "meta"
+            ):  # no memory is taken before the shapes are known to fit
                 flow = _build(description)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{str(path)!r} does not describe a flow: {error}") from error
+            raise ValueError(
+                f"{str(path)!r} does not describe a flow: {error}"
+            ) from error
         if not isinstance(flow, Flow):
             raise ValueError(f"{str(path)!r} does not describe a flow")
     _check_fit(str(path), flow, tensors)
@@ -102,7 +109,9 @@ def load(path: str | os.PathLike[str], flow: Flow | None = None) -> Flow:
     return flow
 
 
-def _check_metadata(path: str, metadata: dict[str, str], tensors: dict[str, Tensor]) -> None:
+def _check_metadata(
+    path: str, metadata: dict[str, str], tensors: dict[str, Tensor]
+) -> None:
     written = metadata.get("minflow_format", "")
     if not written.isdecimal() or not {"description", "sha256"} <= metadata.keys():
         raise ValueError(f"{path!r} was not written by minflow.save")
@@ -112,7 +121,9 @@ def _check_metadata(path: str, metadata: dict[str, str], tensors: dict[str, Tens
             "it was written by a newer minflow"
         )
     if _digest(metadata["description"], tensors) != metadata["sha256"]:
-        raise ValueError(f"{path!r} was changed after it was saved: its digest does not fit")
+        raise ValueError(
+            f"{path!r} was changed after it was saved: its digest does not fit"
+        )
 
 
 def _check_fit(path: str, flow: Flow, tensors: dict[str, Tensor]) -> None:
@@ -120,10 +131,14 @@ def _check_fit(path: str, flow: Flow, tensors: dict[str, Tensor]) -> None:
     if expected.keys() != tensors.keys():
         missing = sorted(expected.keys() - tensors.keys())
         surplus = sorted(tensors.keys() - expected.keys())
-        raise ValueError(f"{path!r} does not fit the flow: missing {missing}, surplus {surplus}")
+        raise ValueError(
+            f"{path!r} does not fit the flow: missing {missing}, surplus {surplus}"
+        )
     for name, tensor in tensors.items():
         want = expected[name]
-        if want.shape != tensor.shape or (not want.is_meta and want.dtype != tensor.dtype):
+        if want.shape != tensor.shape or (
+            not want.is_meta and want.dtype != tensor.dtype
+        ):
             raise ValueError(
                 f"{path!r} does not fit the flow: {name} is {tuple(tensor.shape)} {tensor.dtype} "
                 f"in the file and {tuple(want.shape)} {want.dtype} in the flow"
@@ -143,7 +158,8 @@ def _digest(description: str, tensors: dict[str, Tensor]) -> str:
 def _describe(part: Any, seen: set[int]) -> Any:
     """A part as JSON: its class and its constructor's arguments, which it keeps under their names.
 
-    None if a part is not minflow's own, or is used twice: two copies would no longer share weights.
+    None if a part is not minflow's own, or is used twice: two copies would no longer
+    share weights.
     """
     if isinstance(part, bool | int | float | str):
         return part
@@ -170,6 +186,13 @@ def _build(description: Any) -> Any:
     cls = CLASSES.get(description["class"])
     if cls is None:
         raise ValueError(f"it names {description['class']!r}, which this minflow lacks")
-    arguments = {k: v for k, v in description["arguments"].items() if not isinstance(v, list)}
-    several = [_build(v) for vs in description["arguments"].values() if isinstance(vs, list) for v in vs]
+    arguments = {
+        k: v for k, v in description["arguments"].items() if not isinstance(v, list)
+    }
+    several = [
+        _build(v)
+        for vs in description["arguments"].values()
+        if isinstance(vs, list)
+        for v in vs
+    ]
     return cls(*several, **{k: _build(v) for k, v in arguments.items()})

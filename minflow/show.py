@@ -65,7 +65,7 @@ class Findings(list[Finding]):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{'✓ ok' if f.ok else '✗ wrong'}</td><td style='text-align:left'>"
+            f"<tr><td style='white-space:nowrap'>{'✓ ok' if f.ok else '✗ wrong'}</td><td style='text-align:left'>"
             f"{html.escape(f.check)}</td><td style='text-align:left'>{html.escape(f.words)}</td></tr>"
             for f in self
         )

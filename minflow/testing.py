@@ -38,22 +38,28 @@ class _Case:
             transform = self.make(self.dim).double()
             with torch.no_grad():
                 for parameter in transform.parameters():
-                    parameter += 0.5 * torch.randn_like(parameter)
+                    parameter.add_(0.5 * torch.randn_like(parameter))
         return transform
 
     @cached_property
     def transform(self) -> Transform:
         transform = self.fresh(seed=1)
-        transform.initialize(self.points(transform.codomain, 64), self.context_for(transform, 64))
+        transform.initialize(
+            self.points(transform.codomain, 64), self.context_for(transform, 64)
+        )
         return transform
 
     def points(self, where: Constraint, *shape: int) -> Tensor:
         """Random points in a domain, shape (*shape, D)."""
         bounds = interval(where)
         if bounds is None:
-            raise ValueError(f"this tool needs an interval as domain and codomain; got {where}")
+            raise ValueError(
+                f"this tool needs an interval as domain and codomain; got {where}"
+            )
         lower, upper = bounds
-        normal = torch.randn(*shape, self.dim, generator=self.generator, dtype=torch.float64)
+        normal = torch.randn(
+            *shape, self.dim, generator=self.generator, dtype=torch.float64
+        )
         if bounds == (-math.inf, math.inf):
             return 1.5 * normal
         if math.isfinite(lower) and math.isfinite(upper):
@@ -66,7 +72,9 @@ class _Case:
         width = transform.context_dim
         return torch.randn(*shape, width, generator=self.generator, dtype=torch.float64)
 
-    def sides(self, n: int = 7) -> Iterator[tuple[str, Direction, Direction, Tensor, Tensor | None]]:
+    def sides(
+        self, n: int = 7
+    ) -> Iterator[tuple[str, Direction, Direction, Tensor, Tensor | None]]:
         """Each direction: its name, itself, the way back, n points to start from, their context."""
         t = self.transform
         context = self.context_for(t, n)
@@ -75,7 +83,9 @@ class _Case:
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=tolerance, atol=tolerance))
+    return a.shape == b.shape and bool(
+        torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+    )
 
 
 def _declaration(case: _Case) -> Iterator[str]:
@@ -106,10 +116,14 @@ def _log_det(case: _Case) -> Iterator[str]:
             continue
         for i, point in enumerate(start):
             row = None if context is None else context[i]
-            jacobian = torch.autograd.functional.jacobian(lambda p, r=row: go(p, r)[0], point)
+            jacobian = torch.autograd.functional.jacobian(
+                lambda p, r=row, go=go: go(p, r)[0], point
+            )
             true = torch.linalg.slogdet(jacobian).logabsdet
             if not _close(log_det[i], true, 1e-6):
-                flipped = " (the sign is flipped)" if _close(log_det[i], -true, 1e-6) else ""
+                flipped = (
+                    " (the sign is flipped)" if _close(log_det[i], -true, 1e-6) else ""
+                )
                 yield f"{name} says {log_det[i]:.6g}, its Jacobian has {true:.6g}{flipped}"
                 break
 
@@ -121,15 +135,21 @@ def _mass(case: _Case) -> Iterator[str]:
     context = case.context_for(t)
     lower, upper = interval(t.domain) or (math.nan, math.nan)
     unit = torch.linspace(-9, 9, 20_001 if case.dim == 1 else 601, dtype=torch.float64)
-    if math.isfinite(lower) or math.isfinite(upper):  # a uniform or exponential law as base instead
+    if math.isfinite(lower) or math.isfinite(
+        upper
+    ):  # a uniform or exponential law as base instead
         unit = torch.sigmoid(unit) if math.isfinite(upper) else unit.exp()
     axis = unit.unsqueeze(-1).expand(-1, case.dim)
     # The grid in x is where f puts the base's axis points: it is wide enough, whatever the log-det.
-    corners, _ = t(torch.cartesian_prod(*axis[:: len(axis) // 20].T).reshape(-1, case.dim), context)
+    corners, _ = t(
+        torch.cartesian_prod(*axis[:: len(axis) // 20].T).reshape(-1, case.dim), context
+    )
     steps = torch.linspace(0, 1, len(axis), dtype=torch.float64)
     low, high = corners.amin(0), corners.amax(0)
     if case.dim == 1:
-        grid = [t(axis, context)[0].squeeze(-1)]  # follows f: fine where the density is high
+        grid = [
+            t(axis, context)[0].squeeze(-1)
+        ]  # follows f: fine where the density is high
     else:
         grid = [a + (b - a) * steps for a, b in zip(low, high, strict=True)]
     x = torch.cartesian_prod(*grid).reshape(-1, case.dim)
@@ -154,7 +174,7 @@ def _shapes(case: _Case) -> Iterator[str]:
     t = case.transform
     width = t.context_dim
     for name, go, _, start, context in case.sides(28):
-        flat, flat_log_det = go(start, context)
+        flat, flat_log_dets = go(start, context)
         for shape in [(), (0,), (7,), (4, 7)]:
             count = math.prod(shape)
             rows = None if context is None else context[:count].reshape(*shape, width)
@@ -162,7 +182,10 @@ def _shapes(case: _Case) -> Iterator[str]:
             if end.shape != (*shape, case.dim) or log_det.shape != shape:
                 got = f"{tuple(end.shape)} and {tuple(log_det.shape)}"
                 yield f"{name} turns batch shape {shape} into {got}"
-            elif not _close(end.reshape(count, case.dim), flat[:count], 1e-9):
+            elif not (
+                _close(end.reshape(count, case.dim), flat[:count], 1e-9)
+                and _close(log_det.reshape(count), flat_log_dets[:count], 1e-9)
+            ):
                 yield f"{name} depends on how the batch is shaped: {shape} differs"
         if context is not None:
             end, log_det = go(start[:7], context[:4].unsqueeze(1))
@@ -190,7 +213,11 @@ def _inputs_kept(case: _Case) -> Iterator[str]:
         go(start, context)
         if not torch.equal(start, before[0]):
             yield f"{name} writes into its input"
-        if context is not None and before[1] is not None and not torch.equal(context, before[1]):
+        if (
+            context is not None
+            and before[1] is not None
+            and not torch.equal(context, before[1])
+        ):
             yield f"{name} writes into its context"
 
 
@@ -209,7 +236,9 @@ def _far_out(case: _Case) -> Iterator[str]:
 
 def _gradients(case: _Case) -> Iterator[str]:
     t = case.transform
-    parameters = [(k, p) for k, p in t.named_parameters() if p.requires_grad and p.numel()]
+    parameters = [
+        (k, p) for k, p in t.named_parameters() if p.requires_grad and p.numel()
+    ]
     alive = {k: torch.zeros_like(p, dtype=torch.bool) for k, p in parameters}
     for name, go, _, start, context in case.sides(32):
         weights = torch.randn(start.shape, generator=case.generator, dtype=torch.float64)
@@ -220,14 +249,18 @@ def _gradients(case: _Case) -> Iterator[str]:
 
         if not parameters:
             continue
-        gradients = torch.autograd.grad(loss(), [p for _, p in parameters], allow_unused=True)
+        gradients = torch.autograd.grad(
+            loss(), [p for _, p in parameters], allow_unused=True
+        )
         for (k, p), gradient in zip(parameters, gradients, strict=True):
             if gradient is None:
                 continue
             alive[k] |= gradient != 0
             for i in torch.randperm(p.numel(), generator=case.generator)[:4].tolist():
                 difference = _central_difference(loss, p, i)
-                if abs(gradient.reshape(-1)[i] - difference) > 1e-4 * (1 + abs(difference)):
+                if abs(gradient.reshape(-1)[i] - difference) > 1e-4 * (
+                    1 + abs(difference)
+                ):
                     yield (
                         f"{name}'s gradient with respect to {k}[{i}] is "
                         f"{gradient.reshape(-1)[i]:.6g}, a central difference gives {difference:.6g}"
@@ -253,7 +286,9 @@ def _rows(case: _Case) -> Iterator[str]:
     for name, go, _, start, context in case.sides():
         moved = torch.cat([start[1:2], start[1:]])
         before, after = go(start, context), go(moved, context)
-        if not all(_close(a[1:], b[1:], 1e-9) for a, b in zip(before, after, strict=True)):
+        if not all(
+            _close(a[1:], b[1:], 1e-9) for a, b in zip(before, after, strict=True)
+        ):
             yield f"{name} lets one row of the batch change another"
 
 
@@ -270,10 +305,16 @@ def _mixing(case: _Case) -> Iterator[str]:
         return
     point = case.points(case.transform.domain)
     row = case.context_for(case.transform)
-    jacobian = torch.autograd.functional.jacobian(lambda p: case.transform(p, row)[0], point)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda p: case.transform(p, row)[0], point
+    )
     mixes = bool((jacobian - jacobian.diag().diag()).abs().max() > 1e-9)
     if mixes != case.mixes:
-        claim = "said to mix coordinates, but its" if case.mixes else "said to mix none, but its"
+        claim = (
+            "said to mix coordinates, but its"
+            if case.mixes
+            else "said to mix none, but its"
+        )
         yield f"it is {claim} Jacobian is {'not ' if mixes else ''}diagonal at D = {case.dim}"
 
 
@@ -281,7 +322,9 @@ def _state(case: _Case) -> Iterator[str]:
     twin = case.fresh(seed=2)
     twin.load_state_dict(copy.deepcopy(case.transform.state_dict()))
     for name, go, _, start, context in case.sides():
-        if not _close(getattr(twin, name)(start, context)[0], go(start, context)[0], 1e-9):
+        if not _close(
+            getattr(twin, name)(start, context)[0], go(start, context)[0], 1e-9
+        ):
             yield f"{name} differs in a twin that loaded its state: something is not a buffer"
 
 
@@ -294,7 +337,9 @@ def _passes(case: _Case) -> Iterator[str]:
     ):
         calls = dict.fromkeys(layers, 0)
 
-        def count(layer: nn.Module, *_: object, calls: dict[nn.Linear, int] = calls) -> None:
+        def count(
+            layer: nn.Module, *_: object, calls: dict[nn.Linear, int] = calls
+        ) -> None:
             calls[layer] += 1  # type: ignore[index]
 
         hooks = [layer.register_forward_hook(count) for layer in layers]
@@ -310,7 +355,9 @@ def _capture(case: _Case) -> Iterator[str]:
     for name, go, _, start, context in case.sides():
         if name in case.closed_form and case.dim == 2:
             try:
-                captured = torch.compile(go, backend="eager", fullgraph=True)(start, context)[0]
+                captured = torch.compile(go, backend="eager", fullgraph=True)(
+                    start, context
+                )[0]
             finally:  # torch.compile switches off the checks of all torch Distributions
                 Distribution.set_default_validate_args(validates)
                 torch._dynamo.reset()

@@ -13,7 +13,7 @@ from minflow.flow import Flow
 
 @dataclass
 class History:
-    """What a fit has seen: the mean negative log-likelihood of each step's batch, in nats."""
+    """What a fit has seen: the mean −log q of each step's batch, in nats."""
 
     loss: list[float] = field(default_factory=list)
 
@@ -32,10 +32,13 @@ def fit(
     lr: float = 1e-2,
     seed: int = 0,
 ) -> History:
-    """Minimise the mean of −log q(x) over data with Adam; the learning rate decays as a cosine.
+    """Minimise the mean of −log q(x) over data: maximum likelihood, with Adam.
 
-    The batches are drawn with replacement by a generator of their own, so the same seed gives the
-    same batches whatever else draws random numbers. The flow is trained in place.
+    The learning rate decays to zero as a cosine.
+
+    The batches are drawn with replacement by a generator of their own, so the same seed
+    gives the same batches whatever else draws random numbers. The flow is trained in
+    place.
 
     Args:
         flow: the flow to train.
@@ -52,7 +55,8 @@ def fit(
     Raises:
         TypeError: if data is not a tensor of the flow's dtype.
         ValueError: if shapes or numbers are out of range, or data hold NaN or infinity.
-        FloatingPointError: if a loss or a gradient is not finite; the weights stay as they were.
+        FloatingPointError: if a loss or a gradient is not finite; the weights stay as
+            they were.
 
     Cost: one inverse of the transform and its gradient a step.
 
@@ -60,14 +64,18 @@ def fit(
     """
     flow.check("data", data, flow.dim)
     if data.dim() != 2 or len(data) == 0:
-        raise ValueError(f"data must have shape (N, {flow.dim}), N >= 1; got {tuple(data.shape)}")
+        raise ValueError(
+            f"data must have shape (N, {flow.dim}), N >= 1; got {tuple(data.shape)}"
+        )
     if not data.isfinite().all():
         bad = int((~data.isfinite().all(-1)).sum())
         raise ValueError(f"{bad} of {len(data)} rows of data hold NaN or infinity")
     if context is not None and len(context) != len(data):
         raise ValueError(f"data has {len(data)} rows, but context has {len(context)}")
     if steps < 1 or batch_size < 1:
-        raise ValueError(f"steps and batch_size must be at least 1; got {steps} and {batch_size}")
+        raise ValueError(
+            f"steps and batch_size must be at least 1; got {steps} and {batch_size}"
+        )
     parameters = [p for p in flow.parameters() if p.requires_grad and p.numel()]
     if not parameters:
         raise ValueError("the flow has no parameter to train")
@@ -78,14 +86,21 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     history = History()
     for step in range(steps):
-        rows = torch.randint(len(data), (batch_size,), generator=generator).to(data.device)
-        loss = -flow.log_prob(data[rows], None if context is None else context[rows]).mean()
+        rows = torch.randint(len(data), (batch_size,), generator=generator).to(
+            data.device
+        )
+        loss = -flow.log_prob(
+            data[rows], None if context is None else context[rows]
+        ).mean()
         optimizer.zero_grad()
         loss.backward()
-        size = torch.nn.utils.clip_grad_norm_(parameters, max_norm=math.inf)  # measures alone
+        size = torch.nn.utils.clip_grad_norm_(
+            parameters, max_norm=math.inf
+        )  # measures alone
         if not (loss + size).isfinite():
             raise FloatingPointError(
-                f"step {step}: the loss is {loss.item()} and the gradient's norm {size.item()}; "
+                f"step {step}: the loss is {loss.item()}, "
+                f"the gradient's norm {size.item()}; "
                 "the weights are those of the step before"
             )
         optimizer.step()

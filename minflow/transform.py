@@ -1,15 +1,18 @@
 """Transforms: invertible maps that know how much they stretch.
 
-A transform f takes a base point z to a data point x, both real vectors in the last dimension:
+A transform f takes a base point z to a data point x, both real vectors in the last
+dimension:
 
-    x = f(z),   forward(z) -> (x, log|det df/dz|),   inverse(x) -> (z, log|det df⁻¹/dx|).
+    x = f(z),   forward(z) -> (x, log|det df/dz|),   inverse(x) -> (z, log|det
+    df⁻¹/dx|).
 
-The log-det always belongs to the map that was just applied, so forward and inverse report
-opposite numbers at matching points.
+The log-det always belongs to the map that was just applied, so forward and inverse
+report opposite numbers at matching points.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -19,10 +22,10 @@ from torch.distributions.constraints import Constraint
 
 
 class Transform(nn.Module):
-    """An invertible map f from base z to data x, as two methods that return (value, log_det).
+    """An invertible map f from base z to data x: two methods, (value, log_det) each.
 
-    A subclass calls ``super().__init__(dim)`` and writes `forward` and `inverse`. If f does not
-    map all of R^D onto all of R^D, it also sets `domain` and `codomain`.
+    A subclass calls ``super().__init__(dim)`` and writes `forward` and `inverse`. If f
+    does not map all of R^D onto all of R^D, it also sets `domain` and `codomain`.
 
     Args:
         dim: D, the size of the last dimension; at least 1.
@@ -39,8 +42,14 @@ class Transform(nn.Module):
         super().__init__()
         if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
             raise ValueError(f"dim must be a whole number, at least 1; got {dim!r}")
-        if isinstance(context_dim, bool) or not isinstance(context_dim, int) or context_dim < 0:
-            raise ValueError(f"context_dim must be a whole number, at least 0; got {context_dim!r}")
+        if (
+            isinstance(context_dim, bool)
+            or not isinstance(context_dim, int)
+            or context_dim < 0
+        ):
+            raise ValueError(
+                f"context_dim must be a whole number, at least 0; got {context_dim!r}"
+            )
         self.dim = dim
         self.context_dim = context_dim
 
@@ -49,10 +58,12 @@ class Transform(nn.Module):
 
         Args:
             z: base points, shape (*batch, D).
-            context: what f depends on, shape (*context_batch, C); None if it depends on nothing.
+            context: what f depends on, shape (*context_batch, C); None if it depends on
+                nothing.
 
         Returns:
-            x of shape (*B, D) and log|det df/dz| of shape (*B), B the two batches broadcast.
+            x of shape (*B, D) and log|det df/dz| of shape (*B), B the two batches
+            broadcast.
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
@@ -69,24 +80,29 @@ class Transform(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no inverse")
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Set parameters from a first batch of data; most transforms have nothing to set.
+        """Set parameters from a first batch of data; most have nothing to set.
 
         Args:
-            x: data points as they arrive at this transform's data side, shape (*batch, D).
+            x: data points as they arrive at this transform's data side, shape (*batch,
+                D).
             context: as in `forward`.
         """
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}" + (f", context_dim={self.context_dim}" if self.context_dim else "")
+        return f"dim={self.dim}" + (
+            f", context_dim={self.context_dim}" if self.context_dim else ""
+        )
 
 
 class Compose(Transform):
-    """Several transforms, one after the other, listed from base to data: f = f_K ∘ … ∘ f_1.
+    """Several transforms in a row, listed from base to data: f = f_K ∘ … ∘ f_1.
 
-    log|det df/dz| is the sum of the parts' log-dets, each at the point where it is applied.
+    log|det df/dz| is the sum of the parts' log-dets, each at the point where it is
+    applied.
 
     Args:
-        transforms: one or more transforms of the same dim, the one next to the base first.
+        transforms: one or more transforms of the same dim, the one next to the base
+            first.
 
     Raises:
         TypeError: if a part is not a Transform.
@@ -111,18 +127,24 @@ class Compose(Transform):
                     f"Compose takes transforms one by one, Compose(first, second); "
                     f"got {type(part).__name__}"
                 )
-        for i, (left, right) in enumerate(zip(transforms, transforms[1:], strict=False)):
-            names = f"part {i} ({type(left).__name__}) and part {i + 1} ({type(right).__name__})"
+        for i, (left, right) in enumerate(itertools.pairwise(transforms)):
+            names = (
+                f"part {i} ({type(left).__name__}) "
+                f"and part {i + 1} ({type(right).__name__})"
+            )
             if left.dim != right.dim:
                 raise ValueError(f"{names} differ in dim: {left.dim} and {right.dim}")
             ends, starts = interval(left.codomain), interval(right.domain)
             if ends is not None and starts is not None and ends != starts:
                 raise ValueError(
-                    f"{names} do not fit: the first ends in {ends}, the second starts from {starts}"
+                    f"{names} do not fit: "
+                    f"the first ends in {ends}, the second starts from {starts}"
                 )
         widths = {part.context_dim for part in transforms} - {0}
         if len(widths) > 1:
-            raise ValueError(f"the parts expect contexts of different widths: {sorted(widths)}")
+            raise ValueError(
+                f"the parts expect contexts of different widths: {sorted(widths)}"
+            )
         super().__init__(transforms[0].dim, max(widths, default=0))
         self.transforms = nn.ModuleList(transforms)
         self.domain = transforms[0].domain
@@ -155,7 +177,7 @@ class Compose(Transform):
 
 
 class Inverse(Transform):
-    """The same map the other way round: forward is the part's inverse, and inverse its forward.
+    """The same map the other way round: forward and inverse change places.
 
     A data-dependent start is not passed on: the data arrive at the part's base side.
 
@@ -186,10 +208,12 @@ class Inverse(Transform):
 
 
 def interval(constraint: Constraint) -> tuple[float, float] | None:
-    """The open interval in which a constraint keeps each coordinate; None if it is no interval.
+    """The open interval where a constraint keeps each coordinate; None if it is none.
 
-    >>> interval(constraints.real_vector), interval(constraints.independent(constraints.positive, 1))
-    ((-inf, inf), (0.0, inf))
+    >>> interval(constraints.real_vector)
+    (-inf, inf)
+    >>> interval(constraints.independent(constraints.positive, 1))
+    (0.0, inf)
     """
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint

@@ -84,12 +84,14 @@ def mixture_params(components, seed):
 
 def test_mixture_cdf_under_a_logistic_base_has_the_mixture_density():
     which, params = mf.MixtureCDF(3), mixture_params(3, seed=0)
-    log_weights, means, log_scales = which._mixture(params)
+    log_weights, means, log_scales = which.mixture(params)
     x = torch.linspace(-12, 12, 97, dtype=torch.float64).unsqueeze(-1)
     z, log_slope = which.inverse(x, params.unsqueeze(1))
     log_logistic = torch.sigmoid(z).log() + torch.sigmoid(-z).log()
     u = (x - means.T) / log_scales.exp().T
-    mixture = (log_weights.exp().T / log_scales.exp().T * torch.sigmoid(u) * torch.sigmoid(-u)).sum(1)
+    mixture = (log_weights.exp().T / log_scales.exp().T * torch.sigmoid(u) * torch.sigmoid(-u)).sum(
+        1
+    )
     torch.testing.assert_close((log_logistic + log_slope).exp().squeeze(), mixture)
 
 

@@ -31,6 +31,8 @@ def chapter(name: str) -> Chapter:
     'not attempted'
     """
     if name not in chapters():
-        raise ValueError(f"no chapter {name!r} with exercises; there are: {', '.join(chapters())}")
+        raise ValueError(
+            f"no chapter {name!r} with exercises; there are: {', '.join(chapters())}"
+        )
     module = import_module(f"{__name__}.{name}")
     return Chapter(name, module.NUMBER, module.EXERCISES)

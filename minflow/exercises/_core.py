@@ -71,9 +71,15 @@ class Chapter:
     exercises: tuple[Exercise, ...]
 
     def _find(self, n: int) -> tuple[str, Exercise]:
-        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(self.exercises):
+        if (
+            isinstance(n, bool)
+            or not isinstance(n, int)
+            or not 1 <= n <= len(self.exercises)
+        ):
             last = len(self.exercises)
-            raise ValueError(f"chapter {self.name!r} has no exercise {n!r}; it has 1 to {last}")
+            raise ValueError(
+                f"chapter {self.name!r} has no exercise {n!r}; it has 1 to {last}"
+            )
         return f"{self.number}.{n}", self.exercises[n - 1]
 
     def check(self, n: int, answer: Any) -> Verdict:
@@ -89,14 +95,21 @@ class Chapter:
         """A hint to exercise `n`, folded; a second, stronger one is folded inside it."""
         label, exercise = self._find(n)
         call = f"ex.hint({n})"
-        second = Fold(f"A second hint for exercise {label}", f"{call}.more", exercise.hints[1])
+        second = Fold(
+            f"A second hint for exercise {label}", f"{call}.more", exercise.hints[1]
+        )
         return Fold(f"A hint for exercise {label}", call, exercise.hints[0], more=second)
 
     def solution(self, n: int) -> Fold:
         """The solution of exercise `n`, folded: tested source, and why it is right."""
         label, exercise = self._find(n)
         source = textwrap.dedent(inspect.getsource(exercise.reference)).strip()
-        return Fold(f"Solution of exercise {label}", f"ex.solution({n})", exercise.why, code=source)
+        return Fold(
+            f"Solution of exercise {label}",
+            f"ex.solution({n})",
+            exercise.why,
+            code=source,
+        )
 
     def progress(self) -> Progress:
         """The chapter's exercises and how far the reader has come with them."""

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from ._core import Mistake
 
 Case = tuple[Any, ...]
-TOLERANCE = {2: 2e-2, 4: 2e-4, 8: 5e-5}  # by the bytes of a float; room for 2.5066 as √(2π)
+TOLERANCE = {
+    2: 2e-2,
+    4: 2e-4,
+    8: 5e-5,
+}  # by the bytes of a float; room for 2.5066 as √(2π)
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,11 @@ class Raised:
 
     def __str__(self) -> str:
         first = (str(self.error).splitlines() or [""])[0]
-        return f"{type(self.error).__name__}: {first}" if first else type(self.error).__name__
+        return (
+            f"{type(self.error).__name__}: {first}"
+            if first
+            else type(self.error).__name__
+        )
 
 
 @dataclass(frozen=True)
@@ -51,9 +59,7 @@ class Run:
     def why_untouched(self) -> str:
         if self.answer is None or self.answer is ... or not callable(self.answer):
             return "Put your answer in place of the `...`."
-        return (
-            "Your function returns `None` or `...` so far. If it is written, is a `return` missing?"
-        )
+        return "Your function returns `None` or `...` so far. If it is written, is a `return` missing?"
 
 
 def _missing(output: Any) -> bool:
@@ -69,7 +75,9 @@ def _arguments(case: Case, style: str) -> Case:
     if style == "numpy":
         return tuple(a.copy() if isinstance(a, np.ndarray) else a for a in case)
     dtype = getattr(torch, style)
-    return tuple(torch.tensor(a, dtype=dtype) if isinstance(a, np.ndarray) else a for a in case)
+    return tuple(
+        torch.tensor(a, dtype=dtype) if isinstance(a, np.ndarray) else a for a in case
+    )
 
 
 def _array(value: Any) -> np.ndarray:
@@ -139,7 +147,9 @@ class Equal:
             return Run(answer, (None,))
         runs = []
         for style in ("float64", "float32", "numpy"):
-            runs.append(Run(answer, tuple(self._one(answer, c, style) for c in self._cases())))
+            runs.append(
+                Run(answer, tuple(self._one(answer, c, style) for c in self._cases()))
+            )
             if not any(isinstance(output, Raised) for output in runs[-1].outputs):
                 return runs[-1]
         return runs[0]
@@ -152,12 +162,16 @@ class Equal:
         """The smallest case on which the answer fails, in words; None if there is none."""
         if self.cases is not None and self.call is None and not callable(run.answer):
             names = ", ".join(inspect.signature(reference).parameters)
-            return Fault(f"a function of ({names}) is expected, not {type(run.answer).__name__}.")
+            return Fault(
+                f"a function of ({names}) is expected, not {type(run.answer).__name__}."
+            )
         rights = self.run(reference).outputs
         for case, got, want in zip(self._cases(), run.outputs, rights, strict=True):
             said = self._difference(got, want)
             if said:
-                return Fault(said + self._where(case, reference), self._picture(run, reference))
+                return Fault(
+                    said + self._where(case, reference), self._picture(run, reference)
+                )
         return None
 
     def _where(self, case: Case, reference: Any) -> str:
@@ -185,7 +199,9 @@ class Equal:
         except TypeError:
             count = 1
         if count != len(want):
-            return f"{len(want)} values are expected ({', '.join(self.parts)}), not {count}"
+            return (
+                f"{len(want)} values are expected ({', '.join(self.parts)}), not {count}"
+            )
         names = self.parts or tuple(f"part {i + 1}" for i in range(len(want)))
         said = (self._numbers(n, g, w) for n, g, w in zip(names, got, want, strict=True))
         return next(filter(None, said), "")
@@ -254,14 +270,20 @@ class Measured:
         """The measurement, or the exception that it ended in."""
         try:
             made = answer() if inspect.isfunction(answer) else answer
-            return Run(answer, (made if made is None or made is ... else self.measure(made),))
+            return Run(
+                answer, (made if made is None or made is ... else self.measure(made),)
+            )
         except Exception as error:
             return Run(answer, (Raised(error),))
 
     def is_mistake(self, run: Run, mistake: "Mistake") -> bool:
         """Does the measurement show a known mistake?"""
         (output,) = run.outputs
-        return not isinstance(output, Raised) and mistake.when is not None and mistake.when(output)
+        return (
+            not isinstance(output, Raised)
+            and mistake.when is not None
+            and mistake.when(output)
+        )
 
     def fault(self, run: Run, reference: Any) -> Fault | None:
         """What is wrong with the measurement, in words; None if nothing is."""

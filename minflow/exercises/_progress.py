@@ -31,7 +31,10 @@ def read() -> tuple[States, str]:
         return {}, ""
     except (OSError, RuntimeError, ValueError, AttributeError, TypeError) as error:
         reason = type(error).__name__
-        return {}, f"The progress could not be read ({reason}): delete {_spoken()} to begin anew."
+        return (
+            {},
+            f"The progress could not be read ({reason}): delete {_spoken()} to begin anew.",
+        )
     return states, ""
 
 
@@ -48,7 +51,9 @@ def record(chapter: str, number: int, state: Literal["correct", "wrong"]) -> str
     temporary = None
     try:
         path = _path()
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".minflow-", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=".minflow-", suffix=".tmp"
+        )
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(states, file, indent=1, sort_keys=True)
         os.replace(temporary, path)

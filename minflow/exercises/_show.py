@@ -93,7 +93,9 @@ class Progress:
             "This is kept in one file, ~/.minflow-progress.json (or the one that the variable "
             "MINFLOW_PROGRESS names), and nowhere else. Delete it, and all is forgotten."
         )
-        return " ".join(filter(None, (f"{solved} of {len(self.rows)} solved.", kept, self.note)))
+        return " ".join(
+            filter(None, (f"{solved} of {len(self.rows)} solved.", kept, self.note))
+        )
 
     def __repr__(self) -> str:
         width = max(len(title) for _, title, _, _ in self.rows)
@@ -104,7 +106,9 @@ class Progress:
         return "\n".join([*lines, self._closing])
 
     def _repr_html_(self) -> str:
-        heads = "".join(f"<th>{head}</th>" for head in ("number", "exercise", "level", "state"))
+        heads = "".join(
+            f"<th>{head}</th>" for head in ("number", "exercise", "level", "state")
+        )
         rows = "".join(
             f"<tr><td>{label}</td><td>{prose(title)}</td><td>{level}</td>"
             f"<td>{SAID[state]}</td></tr>"
@@ -116,11 +120,15 @@ class Progress:
         )
 
 
-def curves(name: str, x: Sequence[float], want: Sequence[float], got: Sequence[float]) -> str:
+def curves(
+    name: str, x: Sequence[float], want: Sequence[float], got: Sequence[float]
+) -> str:
     """A small SVG: what was expected (orange, solid) against the reader's (green, dashed)."""
     width, height, left, low = 320.0, 150.0, 48.0, 128.0
     bottom, top = min(0.0, *want), max(want)
-    near = [g for g in got if math.isfinite(g) and abs(g - bottom) < 2 * (top - bottom + 1e-9)]
+    near = [
+        g for g in got if math.isfinite(g) and abs(g - bottom) < 2 * (top - bottom + 1e-9)
+    ]
     bottom, top = min([bottom, *near]), max([top, *near])
     top = top if top > bottom else bottom + 1.0
 

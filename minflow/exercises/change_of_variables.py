@@ -46,10 +46,16 @@ LAW = Exercise(
             "5·E[z] − 2.",
         ),
         Mistake((-2, 25), "25 is the variance; the standard deviation is its root."),
-        Mistake((-10, 5), "the shift comes after the slope here: 5z − 2 is not 5(z − 2)."),
+        Mistake(
+            (-10, 5), "the shift comes after the slope here: 5z − 2 is not 5(z − 2)."
+        ),
         Mistake((-2, 1), "the slope stretches the spread too."),
     ),
-    variants=((-2.0, 5.0), torch.tensor([-2, 5]), np.array([-2.0, 5.0], dtype=np.float32)),
+    variants=(
+        (-2.0, 5.0),
+        torch.tensor([-2, 5]),
+        np.array([-2.0, 5.0], dtype=np.float32),
+    ),
 )
 
 
@@ -80,7 +86,10 @@ PEAK = Exercise(
             "dividing the values by 10 makes the density narrower, so it must grow, not "
             "shrink, to keep its area.",
         ),
-        Mistake("b", "a tenth of the width at the same height would hold a tenth of the mass."),
+        Mistake(
+            "b",
+            "a tenth of the width at the same height would hold a tenth of the mass.",
+        ),
         Mistake(
             "d",
             "only a mass cannot exceed 1. A density can, where the mass sits on a narrow place.",
@@ -148,7 +157,9 @@ AFFINE = Exercise(
             lambda x, a, b: _phi((x - b) / a),
             "the factor for the change of width is missing: your density has the area |a|.",
         ),
-        Mistake(lambda x, a, b: _phi(x / a) / abs(a), "the shift is missing: z = (x − b)/a."),
+        Mistake(
+            lambda x, a, b: _phi(x / a) / abs(a), "the shift is missing: z = (x − b)/a."
+        ),
         Mistake(
             lambda x, a, b: _phi(a * x + b) * abs(a),
             "you send x through the map f; the density needs the z that it came from, "
@@ -237,7 +248,8 @@ COMPOSITION = Exercise(
             "belongs to y.",
         ),
         Mistake(
-            _leaky_first, "the order is the other one: first the affine map, then the leaky ReLU."
+            _leaky_first,
+            "the order is the other one: first the affine map, then the leaky ReLU.",
         ),
         Mistake(
             lambda z, a, b, slope: (
@@ -337,7 +349,10 @@ SIGN_BUG = Exercise(
             "the area under your density is 25: the log-det has the wrong direction, so its "
             "sign is flipped.",
         ),
-        Mistake(_log_phi_of, "the log-det is gone altogether: the area under your density is 5."),
+        Mistake(
+            _log_phi_of,
+            "the log-det is gone altogether: the area under your density is 5.",
+        ),
         Mistake(lambda x: _log_phi_of(x) - 5, "the log of 5 is missing: you subtract 5."),
         Mistake(
             lambda x: (_log_phi_of(x) - math.log(5)).exp(),
@@ -382,7 +397,10 @@ BOTH_KLS = Exercise(
     why="KL(N(μ, σ²) ‖ N(0, 1)) = (σ² + μ² − 1)/2 − log σ, and the other way round "
     "log σ + (1 + μ²)/(2σ²) − 1/2: 12.39 and 1.21 nats.",
     mistakes=(
-        Mistake(both_kls()[::-1], "the two are swapped: in KL(p ‖ q) the points come from p."),
+        Mistake(
+            both_kls()[::-1],
+            "the two are swapped: in KL(p ‖ q) the points come from p.",
+        ),
         Mistake(
             tuple(kl / math.log(2) for kl in both_kls()),
             "these are bits; nats are asked for. Use the natural log.",
@@ -392,11 +410,16 @@ BOTH_KLS = Exercise(
             "5 is the standard deviation; the variance is 25.",
         ),
         Mistake(
-            (12 - math.log(5), math.log(5) + 1 / 50 - 0.5), "the distance of the means is missing."
+            (12 - math.log(5), math.log(5) + 1 / 50 - 0.5),
+            "the distance of the means is missing.",
         ),
         Mistake((14.0, -0.4), "the log σ is missing. A divergence is never negative."),
     ),
-    variants=((12.39, 1.21), torch.tensor([12.3906, 1.2094]), [np.float32(12.39), 1.209]),
+    variants=(
+        (12.39, 1.21),
+        torch.tensor([12.3906, 1.2094]),
+        [np.float32(12.39), 1.209],
+    ),
 )
 
 
@@ -442,7 +465,8 @@ ENTROPIES = Exercise(
             "you took log E[dx/dz], but it is E[log|dx/dz|], the log first and then the mean.",
         ),
         Mistake(
-            (0.5 * math.log(math.pi * math.e) + 1, 2.0), "the variance is 0.5² = 0.25, not 0.5."
+            (0.5 * math.log(math.pi * math.e) + 1, 2.0),
+            "the variance is 0.5² = 0.25, not 0.5.",
         ),
     ),
     variants=((1.726, 2), torch.tensor([1.7258, 2.0]), (1.73, 2.0)),
@@ -533,7 +557,8 @@ PIT = Exercise(
             lambda x, cdf: (
                 cdf(x),
                 torch.maximum(
-                    _tops(x) - cdf(x).sort().values, cdf(x).sort().values - _tops(x) + 1 / len(x)
+                    _tops(x) - cdf(x).sort().values,
+                    cdf(x).sort().values - _tops(x) + 1 / len(x),
                 ).mean(),
             ),
             "the D is the largest gap, not the mean of the gaps.",
@@ -595,10 +620,15 @@ SQUARE = Exercise(
             lambda x: 2 * _phi(x) / (2 * x.sqrt()),
             "the density of z is taken at x; it belongs at z = ±√x.",
         ),
-        Mistake(lambda x: 2 * _phi(x**2) * 2 * x, "you square x. The z that x came from are ±√x."),
+        Mistake(
+            lambda x: 2 * _phi(x**2) * 2 * x,
+            "you square x. The z that x came from are ±√x.",
+        ),
     ),
     variants=(
-        lambda x: torch.distributions.Chi2(torch.ones((), dtype=x.dtype)).log_prob(x).exp(),
+        lambda x: (
+            torch.distributions.Chi2(torch.ones((), dtype=x.dtype)).log_prob(x).exp()
+        ),
         lambda x: sum(_phi(s * x.sqrt()) / (2 * x.sqrt()) for s in (-1, 1)),
         lambda x: np.exp(-np.asarray(x) / 2) / np.sqrt(2 * np.pi * np.asarray(x)),
     ),
@@ -709,7 +739,9 @@ class Gap:
 
 
 def _target():
-    return minflow.data.GaussianMixture([[-3.0], [0.0], [2.0]], [0.5, 1.0, 0.3], [0.3, 0.4, 0.3])
+    return minflow.data.GaussianMixture(
+        [[-3.0], [0.0], [2.0]], [0.5, 1.0, 0.3], [0.3, 0.4, 0.3]
+    )
 
 
 def _gap(flow):
@@ -740,7 +772,9 @@ def _gap_is_wrong(gap):
 
 def _one_normal():
     """What the best single normal leaves, in nats: its entropy minus the target's."""
-    w, m, s = (torch.tensor(v) for v in ([0.3, 0.4, 0.3], [-3.0, 0.0, 2.0], [0.5, 1.0, 0.3]))
+    w, m, s = (
+        torch.tensor(v) for v in ([0.3, 0.4, 0.3], [-3.0, 0.0, 2.0], [0.5, 1.0, 0.3])
+    )
     variance = (w * (s**2 + m**2)).sum() - (w * m).sum() ** 2
     return (0.5 * (LOG_2PI + 1 + variance.log())).item() - _target().entropy().item()
 
@@ -760,7 +794,9 @@ def _small(kind, scalar_map, steps):
 
 def _by_hand():
     """Another optimiser loop, another size, in float64."""
-    flow = minflow.Flow(minflow.Elementwise(1, minflow.MixtureCDF(components=12))).double()
+    flow = minflow.Flow(
+        minflow.Elementwise(1, minflow.MixtureCDF(components=12))
+    ).double()
     data = _target().sample((8_000,)).double()
     optimiser = torch.optim.Adam(flow.parameters(), lr=0.03)
     for step in range(500):
@@ -840,7 +876,14 @@ SLOPE = Exercise(
     kind="derive",
     reference=slope_at_zero,
     judge=Equal(
-        cases=lambda rng: [(0.0, 1.0), (0.0, 2.0), (1.0, 1.0), (2.0, 1.0), (1.0, 0.5), (1.5, 0.7)],
+        cases=lambda rng: [
+            (0.0, 1.0),
+            (0.0, 2.0),
+            (1.0, 1.0),
+            (2.0, 1.0),
+            (1.0, 0.5),
+            (1.5, 0.7),
+        ],
         tol=1e-4,
     ),
     insight="The slope is s·exp(m²/2s²): for m = 3 and s = ½ it is 33 million. A continuous map "
