@@ -193,7 +193,7 @@ class Flow(nn.Module):
                 f"the base reaches over {reach}, but the transform starts from {start}"
             )
         self.transform = transform
-        self.base = base
+        self.base: StandardNormal | DistributionBase = base
         self._reaches_everywhere = interval(transform.codomain) == (-math.inf, math.inf)
 
     @property

@@ -95,20 +95,25 @@ def pushforward(flow: Flow, interval: tuple[float, float], reach: float = 4.0) -
     """
     if flow.dim != 1:
         raise ValueError(f"pushforward draws a flow with dim 1; got dim {flow.dim}")
+
+    def carry(z: np.ndarray) -> np.ndarray:
+        return flow.transform(torch.tensor(z, dtype=torch.float32)[:, None])[0][
+            :, 0
+        ].numpy()
+
+    def height(log_prob: Callable[[Tensor], Tensor], points: np.ndarray) -> np.ndarray:
+        return log_prob(torch.tensor(points, dtype=torch.float32)[:, None]).exp().numpy()
+
     with torch.no_grad():
-        z = torch.linspace(-reach, reach, 801)
-        x = flow.transform(z.unsqueeze(-1))[0].squeeze(-1)
-        ends = torch.tensor(interval)
-        image = flow.transform(ends.unsqueeze(-1))[0].squeeze(-1)
-        x_line = torch.linspace(float(x.min()), float(x.max()), 1601)
-        heights = flow.log_prob(x_line.unsqueeze(-1)).exp()
-        base_heights = flow.base.log_prob(z.unsqueeze(-1)).exp()
-        z_part = torch.linspace(*interval, 801)
-        x_part = torch.linspace(float(image.min()), float(image.max()), 801)
-        masses = (
-            torch.trapezoid(flow.base.log_prob(z_part.unsqueeze(-1)).exp(), z_part).abs(),
-            torch.trapezoid(flow.log_prob(x_part.unsqueeze(-1)).exp(), x_part),
-        )
+        z = np.linspace(-reach, reach, 801)
+        x = carry(z)
+        x_line = np.linspace(x.min(), x.max(), 1601)
+        z_part = np.linspace(min(interval), max(interval), 801)
+        image = carry(np.array(interval))
+        x_part = np.linspace(image.min(), image.max(), 801)
+        base, data = height(flow.base.log_prob, z), height(flow.log_prob, x_line)
+        base_part = height(flow.base.log_prob, z_part)
+        data_part = height(flow.log_prob, x_part)
     figure, panels = plt.subplot_mosaic(
         "DM;TB",
         figsize=(5.6, 5),
@@ -117,30 +122,25 @@ def pushforward(flow: Flow, interval: tuple[float, float], reach: float = 4.0) -
         layout="constrained",
     )
     side, map_, below = panels["D"], panels["M"], panels["B"]
-    map_.vlines(ends, x_line[0], image, color=GREY, lw=1, ls=":")
-    map_.hlines(image, z[0], ends, color=GREY, lw=1, ls=":")
+    map_.vlines(interval, x_line[0], image, color=GREY, lw=1, ls=":")
+    map_.hlines(image, z[0], interval, color=GREY, lw=1, ls=":")
     map_.plot(z, x, color="black")
     map_.set(title="the map x = f(z)", xlim=(z[0], z[-1]), ylim=(x_line[0], x_line[-1]))
-    below.plot(z, base_heights, color=BASE)
-    between = (z >= min(interval)) & (z <= max(interval))
-    below.fill_between(
-        z.numpy(), base_heights.numpy(), where=between.numpy(), color=BASE, alpha=0.35
-    )
+    below.plot(z, base, color=BASE)
+    below.fill_between(z_part, base_part, color=BASE, alpha=0.35)
     below.set(xlabel="z", ylabel="base density", xlim=(z[0], z[-1]), ylim=(0, None))
-    side.plot(heights, x_line, color=DATA)
-    between = (x_line >= image.min()) & (x_line <= image.max())
-    side.fill_betweenx(
-        x_line.numpy(), heights.numpy(), where=between.numpy(), color=DATA, alpha=0.35
-    )
-    side.set(
-        xlabel="data density", ylabel="x", ylim=(x_line[0], x_line[-1]), xlim=(0, None)
-    )
+    side.plot(data, x_line, color=DATA)
+    side.fill_betweenx(x_part, data_part, color=DATA, alpha=0.35)
+    side.set(xlabel="data density", ylabel="x", ylim=map_.get_ylim(), xlim=(0, None))
     side.invert_xaxis()
     panels["T"].axis("off")
-    peaks = base_heights.max(), heights.max()
-    for i, (name, color) in enumerate([("z", BASE), ("x", DATA)]):
-        text = f"{name}: mass {masses[i]:.2f}\n    peak {peaks[i]:.3f}"
-        panels["T"].text(-0.1, 0.5 - 0.45 * i, text, color=color, weight="bold")
+    words = [
+        ("z", BASE, np.trapezoid(base_part, z_part), base.max()),
+        ("x", DATA, np.trapezoid(data_part, x_part), data.max()),
+    ]
+    for row, (name, color, mass, peak) in enumerate(words):
+        text = f"{name}: mass {mass:.2f}\n    peak {peak:.3f}"
+        panels["T"].text(-0.1, 0.5 - 0.45 * row, text, color=color, weight="bold")
     return figure
 
 
