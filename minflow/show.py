@@ -69,4 +69,4 @@ class Findings(list[Finding]):
             f"{html.escape(f.check)}</td><td style='text-align:left'>{html.escape(f.words)}</td></tr>"
             for f in self
         )
-        return f"<table><thead><tr><th></th><th>check</th><th>finding</th></tr></thead>{rows}</table>"
+        return f"<table><thead><tr><th>result</th><th>check</th><th>finding</th></tr></thead>{rows}</table>"
