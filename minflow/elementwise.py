@@ -180,10 +180,10 @@ class MixtureCDF(ScalarMap):
         dz/dx = F′(x) / (F(x) (1 − F(x))).
 
     Under a logistic base, x has exactly the mixture's density; under a normal base, one
-    with the mixture's bumps and normal tails. All of it is computed from logarithms, so
-    far tails stay finite. The 3K parameters are the weights' logits, the shifts of the
-    means and the raw log-scales; the means start spread out, since equal components
-    would stay equal for ever.
+    with bumps at much the same places and normal tails. All of it is computed from
+    logarithms, so far tails stay finite. The 3K parameters are the weights' logits, the
+    shifts of the means and the raw log-scales; the means start spread out, since equal
+    components would stay equal for ever.
 
     Args:
         components: K, at least 1.

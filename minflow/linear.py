@@ -14,9 +14,9 @@ class TriangularAffine(Transform):
 
         log|det df/dz| = Σ_d log L_dd
 
-    Under a standard normal base, x ~ N(b, L Lᵀ): every normal law has exactly one such
-    L, the Cholesky factor of its covariance. It starts as the identity. The diagonal is
-    exp(s) with s softly bounded to ±5, as in `Affine`; the rest of L is free.
+    Under a standard normal base, x ~ N(b, L Lᵀ). Every positive-definite covariance has
+    exactly one such L, its Cholesky factor; here those with e⁻⁵ < L_dd < e⁵, since the
+    diagonal is exp(s) with s softly bounded, as in `Affine`. It starts as the identity.
 
     Args:
         dim: D.

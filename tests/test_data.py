@@ -46,9 +46,24 @@ def test_entropy_of_one_normal_is_the_closed_form():
 
 
 def test_entropy_does_not_depend_on_the_scale_of_one_mode():
-    fine = mf.data.GaussianMixture([[0.0, 0.0], [900.0, 0.0]], [1e-3, 1e2])
-    apart = 0.5 * sum(math.log(2 * math.pi * math.e) + 2 * math.log(s) for s in (1e-3, 1e2))
-    assert fine.entropy().item() == pytest.approx(apart + math.log(2), abs=1e-4)
+    fine = mf.data.GaussianMixture([[0.0, 0.0], [900.0, 0.0]], [0.1, 4.0])
+    apart = 0.5 * sum(math.log(2 * math.pi * math.e) + 2 * math.log(s) for s in (0.1, 4.0))
+    assert fine.entropy().item() == pytest.approx(apart + math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("narrow", [0.3, 0.1, 0.01])
+def test_entropy_of_a_narrow_peak_on_a_wide_one(narrow):
+    target = mf.data.GaussianMixture([[0.0], [0.0]], [1.0, narrow])
+    x = torch.arange(-10, 10, narrow / 50, dtype=torch.float64).unsqueeze(-1)
+    log_p = target.log_prob(x)
+    brute_force = -(log_p.exp() * log_p).sum() * narrow / 50
+    assert target.entropy().item() == pytest.approx(brute_force.item(), abs=1e-6)
+
+
+def test_entropy_of_widths_too_far_apart_says_so():
+    target = mf.data.GaussianMixture([[0.0, 0.0], [0.0, 0.0]], [1.0, 1e-4])
+    with pytest.raises(NotImplementedError, match="differ by 10000 times"):
+        target.entropy()
 
 
 @pytest.mark.parametrize("name", TARGETS)

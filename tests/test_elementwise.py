@@ -144,6 +144,21 @@ def test_monotone_root_solves_a_cubic(target):
     torch.testing.assert_close(cubic(x)[0], target, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_batch_is_solved_in_a_few_evaluations(dtype):
+    calls = 0
+
+    def counted(x):
+        nonlocal calls
+        calls += 1
+        return cubic(x)
+
+    target = torch.linspace(-50, 50, 20_000, dtype=dtype)
+    x = monotone_root(counted, target, -target.abs() - 1, target.abs() + 1)
+    torch.testing.assert_close(cubic(x)[0], target, rtol=1e-5, atol=1e-5)
+    assert calls <= 25
+
+
 def test_monotone_root_survives_a_flat_start():
     def steep(x):  # Newton alone leaps away from the flat parts of a hyperbolic tangent
         return torch.tanh(20 * x), math.log(20) - 2 * torch.log(torch.cosh(20 * x))
