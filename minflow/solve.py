@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -41,12 +42,11 @@ def monotone_root(
     """
     with torch.no_grad():
         x = _bracketed_newton(value_and_log_slope, target, lower, upper)
-    # A slope that underflows would make the step 0 · inf = nan: there the gradient is
-    # capped.
-    steepest = torch.finfo(x.dtype).max ** 0.25
+    # A slope that underflows would make the step 0 · inf: there the gradient is capped.
+    cap = math.log(torch.finfo(x.dtype).max) / 4
     for _ in range(2):
         value, log_slope = value_and_log_slope(x)
-        step = (value - target) * torch.exp(-log_slope).clamp(max=steepest)
+        step = (value - target) * torch.exp((-log_slope).clamp(max=cap))
         x = x - (step - step.detach())
     return x
 
