@@ -20,6 +20,11 @@ from minflow.solve import monotone_root
 from minflow.transform import Transform
 
 
+def _check_bound(bound: float) -> None:
+    if not 0 < bound < math.inf:
+        raise ValueError(f"bound must be positive and finite; got {bound!r}")
+
+
 def soft_bound(raw: Tensor, bound: float) -> Tensor:
     """bound · tanh(raw / bound): the identity near 0, and never beyond ±bound."""
     return bound * torch.tanh(raw / bound)
@@ -76,6 +81,9 @@ class Affine(ScalarMap):
 
     bound: float = 5.0
 
+    def __post_init__(self) -> None:
+        _check_bound(self.bound)
+
     @property
     def num_params(self) -> int:
         return 2
@@ -106,6 +114,9 @@ class LeakyReLU(ScalarMap):
     """
 
     bound: float = 5.0
+
+    def __post_init__(self) -> None:
+        _check_bound(self.bound)
 
     @property
     def num_params(self) -> int:
@@ -205,6 +216,7 @@ class MixtureCDF(ScalarMap):
     bound: float = 5.0
 
     def __post_init__(self) -> None:
+        _check_bound(self.bound)
         if not isinstance(self.components, int) or self.components < 1:
             raise ValueError(f"components must be at least 1; got {self.components!r}")
 
@@ -214,15 +226,14 @@ class MixtureCDF(ScalarMap):
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         log_weights, means, log_scales = self.mixture(params)
-        with (
-            torch.no_grad()
-        ):  # logit F lies between the components' own (x - mean) / scale
+        with torch.no_grad():  # logit F lies between the components' own (x − μₖ) / sₖ
             answers = means + log_scales.exp() * z
         x = monotone_root(
             lambda x: _logit_cdf(x, log_weights, means, log_scales),
             target=z,
             lower=answers.amin(0),
             upper=answers.amax(0),
+            value_rounding=1.0,  # logit F is a difference of two logarithms
         )
         return x, -_logit_cdf(x, log_weights, means, log_scales)[1]
 
@@ -232,15 +243,10 @@ class MixtureCDF(ScalarMap):
     def mixture(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log wₖ, μₖ and log sₖ, each (K, *batch, D), from the raw parameters."""
         logits, shifts, raw_log_scales = params.chunk(3)
-        # Half the logistic's own quantiles, and the scale that keeps the variance π²/3
-        # of K = 1.
-        quantiles = [
-            math.log((2 * k + 1) / (2 * (self.components - k) - 1))
-            for k in range(self.components)
-        ]
-        starts = (
-            params.new_tensor(quantiles).mul(0.5).reshape(-1, *(1,) * (params.dim() - 1))
-        )
+        # Half the logistic's own quantiles, and the scale that keeps its variance, π²/3.
+        k = torch.arange(self.components, dtype=params.dtype, device=params.device)
+        starts = 0.5 * torch.logit((k + 0.5) / self.components)
+        starts = starts.reshape(-1, *(1,) * (params.dim() - 1))
         start_scale = (1 - 3 / math.pi**2 * starts.square().mean()).sqrt()
         log_scales = start_scale.log() + soft_bound(raw_log_scales, self.bound)
         return logits.log_softmax(0), starts + shifts, log_scales

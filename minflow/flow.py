@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,10 @@ from torch.distributions.constraints import Constraint
 from minflow.transform import Transform, interval
 
 Shape = int | Sequence[int]
+
+
+def _size(shape: Shape) -> Size:
+    return Size([shape]) if isinstance(shape, int) else Size(shape)
 
 
 class StandardNormal(nn.Module):
@@ -79,6 +83,8 @@ class DistributionBase(nn.Module):
 
     def __init__(self, distribution: Distribution) -> None:
         super().__init__()
+        if isinstance(distribution, FlowDistribution):
+            raise TypeError("a flow is no base of another: Compose their transforms")
         if len(distribution.event_shape) == 0 and len(distribution.batch_shape) == 1:
             distribution = torch.distributions.Independent(distribution, 1)
         if len(distribution.event_shape) != 1 or len(distribution.batch_shape) != 0:
@@ -87,23 +93,37 @@ class DistributionBase(nn.Module):
                 f"{tuple(distribution.event_shape)} and batch_shape "
                 f"{tuple(distribution.batch_shape)}"
             )
+        if distribution.support is None or distribution.support.is_discrete:
+            raise ValueError(f"a base must be continuous; got {distribution}")
         self.dim = distribution.event_shape[0]
         self._template = distribution
         self._tensors = list(_tensors_in(distribution))
         for i, tensor in enumerate(self._tensors):
             if tensor.requires_grad:
                 raise ValueError("a base's parameters are constants; detach() them first")
-            self.register_buffer(f"tensor_{i}", tensor.clone())
-        with torch.random.fork_rng(devices=[]):
-            self.register_buffer("point_inside", distribution.sample())
+            self.register_buffer(f"tensor_{i}", tensor.contiguous().clone())
+        self._made, self._made_from = distribution, [0]
+        try:
+            with torch.random.fork_rng(devices=[]):
+                self.register_buffer("point_inside", self.distribution.sample())
+        except AssertionError as error:  # torch cannot copy a transformed distribution
+            raise TypeError(
+                f"{distribution} cannot be a base: it cannot be copied"
+            ) from error
 
     @property
     def distribution(self) -> Distribution:
         """The distribution, with the buffers in the place of its tensors."""
-        swaps: dict[int, Any] = {
-            id(t): getattr(self, f"tensor_{i}") for i, t in enumerate(self._tensors)
-        }
-        return copy.deepcopy(self._template, swaps)
+        buffers = [getattr(self, f"tensor_{i}") for i in range(len(self._tensors))]
+        if self._made_from != [id(buffer) for buffer in buffers]:
+            swaps: dict[int, Any] = {
+                id(t): b for t, b in zip(self._tensors, buffers, strict=True)
+            }
+            self._made = copy.deepcopy(self._template, swaps)
+            self._made_from = [id(buffer) for buffer in buffers]
+            for part in _distributions_in(self._made):
+                part._validate_args = False  # Flow checks, and log_prob knows the support
+        return self._made
 
     @property
     def support(self) -> Constraint:
@@ -111,14 +131,10 @@ class DistributionBase(nn.Module):
         return self.distribution.support  # type: ignore[return-value]  # never None
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log p_z(z) in nats, −inf outside the support."""
-        distribution = self.distribution
-        inside = self.support.check(z)
-        # A point inside stands in for those outside, so that no NaN reaches the
-        # gradients.
-        safe_z = torch.where(inside.unsqueeze(-1), z, self.point_inside)
-        distribution._validate_args = False
-        return torch.where(inside, distribution.log_prob(safe_z), -math.inf)
+        """log p_z(z) in nats, −inf outside the support; NaN where z is."""
+        return _within(
+            self.support.check(z), z, self.point_inside, self.distribution.log_prob
+        )
 
     def rsample(self, shape: Size) -> Tensor:
         """Points of shape (*shape, D), with gradients if the distribution has them."""
@@ -133,15 +149,29 @@ class DistributionBase(nn.Module):
         return repr(self._template)
 
 
-def _tensors_in(distribution: Distribution) -> Sequence[Tensor]:
-    """The tensors that a distribution keeps, those of distributions inside it too."""
-    found: list[Tensor] = []
-    for value in vars(distribution).values():
-        if isinstance(value, Tensor) and all(value is not t for t in found):
-            found.append(value)
-        elif isinstance(value, Distribution):
-            found.extend(t for t in _tensors_in(value) if all(t is not u for u in found))
-    return found
+def _distributions_in(distribution: Distribution) -> list[Distribution]:
+    """The distribution and all that it keeps."""
+    inner = [v for v in vars(distribution).values() if isinstance(v, Distribution)]
+    return [distribution, *(d for part in inner for d in _distributions_in(part))]
+
+
+def _tensors_in(distribution: Distribution) -> list[Tensor]:
+    """The different tensors that a distribution keeps, and those that it keeps do."""
+    values = [v for part in _distributions_in(distribution) for v in vars(part).values()]
+    return list({id(v): v for v in values if isinstance(v, Tensor)}.values())
+
+
+def _within(
+    inside: Tensor, points: Tensor, stand_in: Tensor, log_prob: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """log_prob where a point is inside, −inf outside, NaN where a point is NaN.
+
+    A stand-in is scored for the points outside, so that no NaN reaches the gradients.
+    """
+    inside = inside.unsqueeze(-1)
+    result = log_prob(torch.where(inside, points, stand_in))
+    outside = torch.where(points.isnan().any(-1), math.nan, -math.inf)
+    return torch.where(inside.squeeze(-1), result, outside.to(result.dtype))
 
 
 class Flow(nn.Module):
@@ -154,8 +184,8 @@ class Flow(nn.Module):
 
     Raises:
         TypeError: if transform is not a Transform, or base not a distribution.
-        ValueError: if base and transform differ in dim, or the base reaches outside f's
-            domain.
+        ValueError: if base and transform differ in dim or dtype, or the base reaches
+            outside f's domain.
 
     >>> import minflow
     >>> flow = Flow(minflow.Elementwise(2, minflow.MixtureCDF()))
@@ -175,6 +205,9 @@ class Flow(nn.Module):
             base = StandardNormal(transform.dim)
         elif isinstance(base, Distribution):
             base = DistributionBase(base)
+        like = next((p for p in transform.parameters()), None)
+        if isinstance(base, StandardNormal) and like is not None:
+            base = base.to(like)
         if not isinstance(base, StandardNormal | DistributionBase):
             raise TypeError(
                 f"base must be a torch Distribution or None; got {type(base).__name__}"
@@ -192,9 +225,14 @@ class Flow(nn.Module):
             raise ValueError(
                 f"the base reaches over {reach}, but the transform starts from {start}"
             )
+        if like is not None and {b.dtype for b in base.buffers()} != {like.dtype}:
+            raise ValueError(
+                f"the base computes in {sorted({str(b.dtype) for b in base.buffers()})}, "
+                f"the transform in {like.dtype}: convert one of them first"
+            )
         self.transform = transform
         self.base: StandardNormal | DistributionBase = base
-        self._reaches_everywhere = interval(transform.codomain) == (-math.inf, math.inf)
+        self._limits = interval(transform.codomain)
 
     @property
     def dim(self) -> int:
@@ -224,11 +262,25 @@ class Flow(nn.Module):
         """
         self.check("x", x, self.dim)
         self._check_context(context)
-        z, log_det = self.transform.inverse(x, context)
-        log_prob = self.base.log_prob(z) + log_det
-        if self._reaches_everywhere:
-            return log_prob
-        return torch.where(self.transform.codomain.check(x), log_prob, -math.inf)
+
+        def log_prob(x: Tensor) -> Tensor:
+            z, log_det = self.transform.inverse(x, context)
+            return self.base.log_prob(z) + log_det
+
+        if self._limits == (-math.inf, math.inf):
+            return log_prob(x)
+        inside = self.transform.codomain.check(x)
+        if self._limits is None:
+            return torch.where(inside, log_prob(x), -math.inf)
+        low, high = self._limits  # an end itself has no point of the base to come from
+        inside = inside & ((low < x) & (x < high)).all(-1)
+        one_side = low + 1 if math.isfinite(low) else high - 1
+        middle = (low + high) / 2 if math.isfinite(low + high) else one_side
+        return _within(inside, x, x.new_tensor(middle), log_prob)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The same as `log_prob`: what torch's own tools call."""
+        return self.log_prob(x, context)
 
     def sample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
         """Points drawn from the flow, without gradients.
@@ -302,12 +354,12 @@ class Flow(nn.Module):
         if value.dtype != like.dtype and not torch.is_autocast_enabled(value.device.type):
             raise TypeError(
                 f"{name} is {value.dtype}, but the flow computes in {like.dtype}: "
-                f"convert one, with {name}.to({like.dtype}) or flow.to({value.dtype})"
+                f"convert one, with {name}.to({like.dtype}) or flow.to(...)"
             )
 
     def _base_points(self, shape: Shape, context: Tensor | None) -> Tensor:
         self._check_context(context)
-        batch = Size([shape]) if isinstance(shape, int) else Size(shape)
+        batch = _size(shape)
         if context is not None:
             batch = batch + context.shape[:-1]
         return self.base.rsample(batch)
@@ -343,34 +395,41 @@ class FlowDistribution(Distribution):
         super().__init__(batch_shape, Size([flow.dim]), validate_args)
 
     @property
-    def has_rsample(self) -> bool:  # type: ignore[override]  # torch declares a class attribute
+    def has_rsample(self) -> bool:  # type: ignore[override]  # a class attribute in torch
         base = self.flow.base
         return not isinstance(base, DistributionBase) or base.distribution.has_rsample
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> Constraint:
+        """Where the transform can end."""
         return self.flow.transform.codomain
 
+    def __repr__(self) -> str:
+        shape = tuple(self.batch_shape), tuple(self.event_shape)
+        return f"FlowDistribution(batch_shape={shape[0]}, event_shape={shape[1]})"
+
     def expand(self, batch_shape: Shape, _instance: Any = None) -> FlowDistribution:
-        shape = Size([batch_shape]) if isinstance(batch_shape, int) else Size(batch_shape)
+        """The same law for every point of a larger batch."""
+        shape = _size(batch_shape)
         context = self.context
         if context is not None:
             context = context.expand(*shape, self.flow.context_dim)
         return FlowDistribution(self.flow, context, shape, self._validate_args)
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
-        shape = (
-            Size([sample_shape]) if isinstance(sample_shape, int) else Size(sample_shape)
-        )
+        """Points of shape (*sample_shape, *batch_shape, D), with gradients."""
+        shape = _size(sample_shape)
         if self.context is None:
             shape = shape + self.batch_shape
         return self.flow.rsample(shape, self.context)
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
+        """Points of shape (*sample_shape, *batch_shape, D), without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """log q(value) in nats; the batch of value broadcasts with the batch shape."""
         if self._validate_args:
             self._validate_sample(value)
         log_prob = self.flow.log_prob(value, self.context)

@@ -39,9 +39,7 @@ class TriangularAffine(Transform):
         super().__init__(dim)
         self.shift = nn.Parameter(torch.zeros(dim))
         self.raw_log_diagonal = nn.Parameter(torch.zeros(dim))
-        self.below_diagonal = nn.Parameter(
-            torch.zeros(dim * (dim - 1) // 2)
-        )  # row by row
+        self.below_diagonal = nn.Parameter(torch.zeros(dim * (dim - 1) // 2))
         self.register_buffer("rows_and_columns", torch.tril_indices(dim, dim, -1))
 
     def log_diagonal(self) -> Tensor:
@@ -59,10 +57,7 @@ class TriangularAffine(Transform):
         return x, self.log_diagonal().sum().expand(x.shape[:-1])
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        # Rows of x are the transposes of column vectors, hence zᵀ Lᵀ = (x − b)ᵀ, solved
-        # for zᵀ.
-        centred = (x - self.shift).reshape(-1, self.dim)
-        z = torch.linalg.solve_triangular(
-            self.matrix().mT, centred, upper=True, left=False
-        )
+        # A row of x is a column vector lying down, so solve zᵀ Lᵀ = (x − b)ᵀ for zᵀ.
+        rows, upper = (x - self.shift).reshape(-1, self.dim), self.matrix().mT
+        z = torch.linalg.solve_triangular(upper, rows, upper=True, left=False)
         return z.reshape(x.shape), -self.log_diagonal().sum().expand(x.shape[:-1])

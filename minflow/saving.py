@@ -6,12 +6,13 @@ import hashlib
 import inspect
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from minflow import elementwise, linear, transform
@@ -31,9 +32,9 @@ CLASSES = {
 def save(flow: Flow, path: str | os.PathLike[str]) -> None:
     """Write a flow to one file, atomically: a crash leaves the old file or the new one.
 
-    The file holds every tensor of the flow's state and, in its metadata, how the flow
-    is built out of minflow's own classes. A flow with other parts is saved too; `load`
-    then asks for such a flow.
+    The file holds every tensor of the flow's state and, in its metadata, how the flow is
+    built out of minflow's own classes. A flow with other parts is saved too; `load` then
+    asks for such a flow. Which parameters were frozen is not kept.
 
     Args:
         flow: the flow; it may be on any device.
@@ -41,20 +42,30 @@ def save(flow: Flow, path: str | os.PathLike[str]) -> None:
 
     Raises:
         TypeError: if flow is not a Flow.
+        FileNotFoundError: if the folder does not exist.
     """
     if not isinstance(flow, Flow):
         raise TypeError(f"save takes a Flow; got {type(flow).__name__}")
-    tensors = {k: v.detach().cpu().clone() for k, v in flow.state_dict().items()}
+    target = Path(path).resolve()  # what a link points to, not the link, is replaced
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no folder {str(target.parent)!r}")
+    state = flow.state_dict()
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
     description = json.dumps(_describe(flow, set()))
     metadata = {
         "minflow_format": str(FORMAT),
         "description": description,
         "sha256": _digest(description, tensors),
     }
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary, metadata)
-    os.replace(temporary, path)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(to_bytes(tensors, metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str], flow: Flow | None = None) -> Flow:
@@ -79,33 +90,30 @@ def load(path: str | os.PathLike[str], flow: Flow | None = None) -> Flow:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: what safetensors returns would change with the file.
+            tensors = {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{str(path)!r} is cut short or no safetensors file: {error}"
         ) from error
     _check_metadata(str(path), metadata, tensors)
-    if flow is None:
+    rebuild = flow is None
+    try:
         description = json.loads(metadata["description"])
-        if description is None:
-            raise ValueError(
-                f"{str(path)!r} holds a flow with parts from outside minflow: "
-                "build one like it and hand it in, load(path, flow)"
-            )
-        try:
-            with torch.device(
-                "meta"
-            ):  # no memory is taken before the shapes are known to fit
+        if flow is None:
+            with torch.device("meta"):  # no memory is taken before the shapes are known
                 flow = _build(description)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{str(path)!r} does not describe a flow: {error}"
-            ) from error
-        if not isinstance(flow, Flow):
-            raise ValueError(f"{str(path)!r} does not describe a flow")
-    _check_fit(str(path), flow, tensors)
-    rebuilt = any(t.is_meta for t in flow.state_dict().values())
-    flow.load_state_dict(tensors, assign=rebuilt)
+    except LookupError as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be rebuilt, since it holds {error.args[0]}: "
+            "build a flow like it and hand it in, load(path, flow)"
+        ) from error
+    except (AttributeError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} does not describe a flow: {error}") from error
+    if not isinstance(flow, Flow):
+        raise ValueError(f"{str(path)!r} does not describe a flow")
+    _check_fit(str(path), flow, description, tensors)
+    flow.load_state_dict(tensors, assign=rebuild)
     return flow
 
 
@@ -126,7 +134,9 @@ def _check_metadata(
         )
 
 
-def _check_fit(path: str, flow: Flow, tensors: dict[str, Tensor]) -> None:
+def _check_fit(
+    path: str, flow: Flow, description: Any, tensors: dict[str, Tensor]
+) -> None:
     expected = flow.state_dict()
     if expected.keys() != tensors.keys():
         missing = sorted(expected.keys() - tensors.keys())
@@ -136,13 +146,17 @@ def _check_fit(path: str, flow: Flow, tensors: dict[str, Tensor]) -> None:
         )
     for name, tensor in tensors.items():
         want = expected[name]
-        if want.shape != tensor.shape or (
-            not want.is_meta and want.dtype != tensor.dtype
-        ):
+        if want.shape != tensor.shape or not (want.is_meta or want.dtype == tensor.dtype):
             raise ValueError(
-                f"{path!r} does not fit the flow: {name} is {tuple(tensor.shape)} {tensor.dtype} "
-                f"in the file and {tuple(want.shape)} {want.dtype} in the flow"
+                f"{path!r} does not fit the flow: {name} is "
+                f"{tuple(tensor.shape)} {tensor.dtype} in the file and "
+                f"{tuple(want.shape)} {want.dtype} in the flow"
             )
+    if json.loads(json.dumps(_describe(flow, set()))) != description:
+        raise ValueError(
+            f"{path!r} holds {_words(description)}, "
+            f"but the flow is {_words(_describe(flow, set()))}"
+        )
 
 
 def _digest(description: str, tensors: dict[str, Tensor]) -> str:
@@ -156,43 +170,57 @@ def _digest(description: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _describe(part: Any, seen: set[int]) -> Any:
-    """A part as JSON: its class and its constructor's arguments, which it keeps under their names.
+    """A part as JSON: its class and its constructor's arguments, kept under their names.
 
-    None if a part is not minflow's own, or is used twice: two copies would no longer
-    share weights.
+    A part from outside minflow is named only; so is one that stands twice, since two
+    copies would no longer share their weights.
     """
     if isinstance(part, bool | int | float | str):
         return part
-    name = type(part).__name__
-    if CLASSES.get(name) is not type(part) or id(part) in seen:
-        return None
+    cls = type(part)
+    if CLASSES.get(cls.__name__) is not cls:
+        return {"outside": f"{cls.__module__}.{cls.__qualname__}"}
+    if id(part) in seen:
+        return {"outside": f"a second use of the same {cls.__name__}"}
     if isinstance(part, nn.Module):
         seen.add(id(part))
     arguments: dict[str, Any] = {}
-    for argument in inspect.signature(type(part)).parameters.values():
+    for argument in inspect.signature(cls).parameters.values():
         value = getattr(part, argument.name)
         several = argument.kind is argument.VAR_POSITIONAL
         arguments[argument.name] = (
             [_describe(v, seen) for v in value] if several else _describe(value, seen)
         )
-        if None in (arguments[argument.name] if several else [arguments[argument.name]]):
-            return None
-    return {"class": name, "arguments": arguments}
+    return {"class": cls.__name__, "arguments": arguments}
 
 
 def _build(description: Any) -> Any:
+    """A part from its description; LookupError names what minflow cannot build."""
     if not isinstance(description, dict):
         return description
-    cls = CLASSES.get(description["class"])
+    cls = CLASSES.get(description.get("class", ""))
     if cls is None:
-        raise ValueError(f"it names {description['class']!r}, which this minflow lacks")
-    arguments = {
-        k: v for k, v in description["arguments"].items() if not isinstance(v, list)
-    }
-    several = [
-        _build(v)
-        for vs in description["arguments"].values()
-        if isinstance(vs, list)
-        for v in vs
-    ]
-    return cls(*several, **{k: _build(v) for k, v in arguments.items()})
+        raise LookupError(
+            description.get("outside") or description.get("class") or "nothing"
+        )
+    several, named = [], {}
+    for name, value in description.get("arguments", {}).items():
+        if isinstance(value, list):
+            several = [_build(v) for v in value]
+        else:
+            named[name] = _build(value)
+    return cls(*several, **named)
+
+
+def _words(description: Any) -> str:
+    """A description as one would write it in Python."""
+    if not isinstance(description, dict):
+        return repr(description)
+    arguments = []
+    for name, value in description.get("arguments", {}).items():
+        if isinstance(value, list):
+            arguments += [_words(v) for v in value]
+        else:
+            arguments.append(f"{name}={_words(value)}")
+    name = description.get("class") or description.get("outside")
+    return f"{name}({', '.join(arguments)})"

@@ -16,6 +16,7 @@ def monotone_root(
     target: Tensor,
     lower: Tensor,
     upper: Tensor,
+    value_rounding: float = 0.0,
 ) -> Tensor:
     """The x at which an increasing function reaches the target, elementwise.
 
@@ -33,7 +34,10 @@ def monotone_root(
         value_and_log_slope: x -> (value(x), log value'(x)), each of x's shape;
             increasing in x.
         target: values to reach, any shape.
-        lower, upper: points with value(lower) <= target <= value(upper).
+        lower, upper: points with value(lower) <= target <= value(upper); if they are not,
+            the search ends at one of them.
+        value_rounding: a value v is known to eps · (value_rounding + |v|), and no better;
+            above 0 if v is a difference of larger numbers.
 
     Returns:
         x, of target's shape, to the rounding of its dtype; NaN where the target is NaN.
@@ -41,7 +45,7 @@ def monotone_root(
     Cost: a batch runs until its slowest point is solved, 5 to 20 evaluations as a rule.
     """
     with torch.no_grad():
-        x = _bracketed_newton(value_and_log_slope, target, lower, upper)
+        x = _bracketed_newton(value_and_log_slope, target, lower, upper, value_rounding)
     # A slope that underflows would make the step 0 · inf: there the gradient is capped.
     cap = math.log(torch.finfo(x.dtype).max) / 4
     for _ in range(2):
@@ -56,6 +60,7 @@ def _bracketed_newton(
     target: Tensor,
     lower: Tensor,
     upper: Tensor,
+    value_rounding: float,
 ) -> Tensor:
     x = 0.5 * (lower + upper)
     last_step = upper - lower
@@ -65,7 +70,7 @@ def _bracketed_newton(
         residual = value - target
         slope = log_slope.exp().clamp(max=limits.max**0.5)
         # Below this a residual is rounding: of the value, or of x times the slope.
-        rounding = 4 * limits.eps * (1 + target.abs() + x.abs() * slope)
+        rounding = limits.eps * (value_rounding + target.abs() + x.abs() * slope)
         unsolved = (residual.abs() > rounding) & (last_step != 0)  # NaN counts as solved
         if not unsolved.any():
             break

@@ -90,9 +90,10 @@ def honest_answers_pass(exercise):
 def mistakes_are_named(exercise):
     assert exercise.mistakes, "no usual mistake is registered"
     for mistake in exercise.mistakes:
-        verdict = exercise.check(mistake.answer)
-        assert verdict.state == "wrong", f"a mistake is {verdict}"
-        assert verdict.message == mistake.says, f"{mistake.says!r} is answered by {verdict}"
+        for answer in (mistake.answer, *mistake.also):
+            verdict = exercise.check(answer)
+            assert verdict.state == "wrong", f"a mistake is {verdict}"
+            assert verdict.message == mistake.says, f"{mistake.says!r} is answered by {verdict}"
     said = [mistake.says for mistake in exercise.mistakes]
     assert len(set(said)) == len(said), "two mistakes share a message"
 
@@ -235,6 +236,86 @@ def test_the_numbers_of_chapter_1_agree_with_torch_and_scipy():
     assert ch1.slope_at_zero(3, 0.5) == pytest.approx(33e6, rel=0.02)  # what the insight says
 
 
+def test_the_numbers_of_chapter_2_agree_with_scipy_and_samples():
+    from minflow.exercises import jacobian as ch2
+
+    area, log_factor = ch2.disc_image()
+    angle = np.linspace(0, 2 * np.pi, 100_001)
+    edge = np.array([[1.0, 2.0], [3.0, 1.0]]) @ [np.cos(angle), np.sin(angle)]
+    shoelace = abs(np.sum(edge[0, :-1] * edge[1, 1:] - edge[0, 1:] * edge[1, :-1])) / 2
+    assert area.item() == pytest.approx(shoelace, rel=1e-6)
+    assert log_factor.item() == pytest.approx(math.log(shoelace / math.pi), abs=1e-6)
+
+    L = np.array([[2.0, 0, 0], [5, 3, 0], [-1, 4, 0.5]])
+    of_normal, of_uniform = ch2.two_entropies()
+    assert of_normal.item() == pytest.approx(scipy.stats.multivariate_normal(cov=L @ L.T).entropy())
+    assert of_uniform.item() == pytest.approx(np.log(np.linalg.det(L)))
+
+    J = np.array([[2.0, 1, 0, 0], [1, 3, 0, 0], [7, -4, 0, 2], [9, 5, -1, 6]])
+    det, back = ch2.two_blocks()
+    assert det.item() == pytest.approx(np.linalg.det(J))
+    assert back.item() == pytest.approx(np.linalg.slogdet(np.linalg.inv(J))[1])
+
+    def chained(maps, z, h=1e-6):
+        def f(z):
+            for each in maps:
+                z = each(z)
+            return np.array(z)
+
+        columns = [(f(z + h * e) - f(z - h * e)) / (2 * h) for e in np.eye(2)]
+        return np.linalg.slogdet(np.stack(columns, -1))[1]
+
+    maps = [lambda z: (z[0], z[1] * np.exp(z[0])), lambda y: (y[0] + y[1] ** 2, 3 * y[1])]
+    truth = [chained(order, np.array([1.0, 2.0])) for order in (maps, maps[::-1])]
+    assert [t.item() for t in ch2.both_orders()] == pytest.approx(truth, abs=1e-4)
+
+    volume, area = ch2.ellipsoid()
+    inside = scipy.integrate.quad(lambda h: math.pi * (1 - h**2 / 4), -2, 2)[0]
+    turned = scipy.integrate.quad(  # a surface of revolution: 2π r ds
+        lambda t: 2 * math.pi * math.sin(t) * math.hypot(math.cos(t), 2 * math.sin(t)), 0, math.pi
+    )[0]
+    assert volume == pytest.approx(inside)
+    assert area == pytest.approx(turned, rel=1e-4)
+    closed = 2 * math.pi * (1 + 4 * math.pi / (3 * math.sqrt(3)))  # what the solution says
+    assert [closed, ch2._AREA] == pytest.approx([turned, turned])
+
+
+def test_the_maps_of_chapter_2_do_what_they_say():
+    from minflow.exercises import jacobian as ch2
+
+    generator = torch.Generator().manual_seed(0)
+    u = torch.rand(20_000, 2, generator=generator).double()
+    x, log_det = ch2.uniform_disc(u)
+    # A uniform law on the disc: the squared radius and the angle are uniform, and independent.
+    square, angle = x.square().sum(-1).numpy(), torch.atan2(x[:, 1], x[:, 0]).numpy()
+    assert scipy.stats.kstest(square, "uniform").pvalue > 0.001
+    assert scipy.stats.kstest(angle / (2 * math.pi) + 0.5, "uniform").pvalue > 0.001
+    assert abs(scipy.stats.spearmanr(square, angle).statistic) < 0.03
+    np.testing.assert_allclose(log_det, np.log(np.pi))
+
+    x = torch.randn(50, 2, generator=generator).double()
+    z, log_det = ch2.inverse_and_log_det(x)
+
+    def f(z):
+        y2 = z[..., 1] * z[..., 0].exp()
+        return torch.stack([z[..., 0] + y2.sin(), y2], -1)
+
+    np.testing.assert_allclose(f(z), x, atol=1e-12)
+    J = [torch.autograd.functional.jacobian(f, point) for point in z]
+    np.testing.assert_allclose(log_det, -torch.linalg.slogdet(torch.stack(J)).logabsdet)
+
+    correlated = torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double()
+    price = ch2.excess_nats(correlated, torch.eye(2).double()).item()
+    assert price == pytest.approx(-0.5 * math.log(1 - 0.9**2))  # what the insight says
+
+    balls = {d: ch2.log_volume(torch.eye(d).double()).exp().item() for d in range(1, 101)}
+    assert balls[5] == max(balls.values()) == pytest.approx(5.26, abs=0.005)  # so says the insight
+    assert balls[100] < 1e-39
+    cube = 2 * torch.rand(200_000, 3, generator=generator).double() - 1
+    share = (cube.square().sum(-1) <= 1).double().mean().item()
+    assert balls[3] == pytest.approx(8 * share, abs=0.04)
+
+
 # The three verdicts, on exercises made for it.
 
 
@@ -349,9 +430,80 @@ def test_a_number_that_is_wrong_is_not_told_the_right_one():
     assert number.check((1.25, ...)).state == "not attempted"
 
 
+def test_nan_is_called_no_number():
+    number = toy(reference=lambda: 1.25, judge=Equal())
+    assert number.check(math.nan).message == "your answer is nan, not a number."
+    pair = toy(reference=lambda: (1.25, 2.0), judge=Equal(parts=("the mean", "the sd")))
+    assert pair.check((1.25, math.nan)).message == "the sd is nan, not a number."
+
+
+def test_a_mistake_in_a_part_of_the_answer_is_named_with_the_part():
+    exercise = toy(
+        reference=lambda: (1.0, 2.0),
+        judge=Equal(parts=("a", "b")),
+        mistakes=(Mistake((-1.0, -2.0), "the sign is flipped."), Mistake((1.0, 4.0), "4 is b².")),
+        variants=((1, 2),),
+    )
+    mistakes_are_named(exercise)
+    assert exercise.check((1, -2)).message == "for b: the sign is flipped."
+    assert exercise.check((-1, 4)).message == "for a: the sign is flipped."
+    assert exercise.check((-1, 7)).message == "for a: the sign is flipped."
+    assert exercise.check((7, 4)).message == "7 is too high for a."
+    assert exercise.check((1.0,)).message == "2 values are expected (a, b), not 1."
+
+
+def test_an_answer_that_raises_as_a_mistake_does_has_made_it():
+    def root(x):
+        return math.sqrt(x) if x.dim() == 0 else x.sqrt()
+
+    def by_power(x):
+        if x.dim() == 0 and x < 0:
+            raise ValueError("another text")
+        return x**0.5
+
+    exercise = toy(
+        judge=Equal(cases=lambda rng: [(np.array(4.0),), (np.array(-1.0),)]),
+        reference=lambda x: x.abs().sqrt(),
+        mistakes=(Mistake(root, "the absolute value is missing."),),
+    )
+    named = "the absolute value is missing."
+    assert exercise.check(root).message == exercise.check(by_power).message == named
+    assert "raised TypeError" in exercise.check(lambda x: root(x) if x > 0 else x + "1").message
+    assert "4 came" in exercise.check(lambda x: x if x > 0 else root(x)).message
+
+    def always(text):
+        def answer(x):
+            raise ValueError(text)
+
+        return answer
+
+    told = toy(mistakes=(Mistake(always("one"), "it raises one."),))
+    assert told.check(always("one")).message == "it raises one."
+    assert told.check(always("two")).message.startswith("your function raised ValueError: two")
+    assert told.check(lambda x: 3 * x).message == "3 was expected, and 4.5 came, on x = 1.5."
+
+
+@pytest.mark.parametrize(
+    ("answer", "help_"),
+    [
+        (lambda x: math.exp(x), "`torch.exp` tensors"),
+        (lambda x: x * torch.log(2.0), "for plain numbers there are `abs`, `math.log`"),
+        (lambda x: 2 * x if x > 0 else x, "`torch.where` for each"),
+    ],
+)
+def test_usual_errors_of_torch_come_with_help(answer, help_):
+    exercise = toy(judge=Equal(cases=lambda rng: [(rng.normal(size=4),)]))
+    verdict = exercise.check(answer)
+    assert verdict.message.startswith("your function raised ")
+    assert help_ in verdict.message
+
+
 def test_a_choice_is_read_whatever_its_case():
     choice = toy(reference=lambda: "b", judge=Equal(options="abc"))
-    assert choice.check("B").state == choice.check(" (b) ").state == "correct"
+    for right in ("B", " (b) ", "b) as before", "(b) as before"):
+        assert choice.check(right).state == "correct"
+    for word in ("because", "ab", "", "?"):
+        assert choice.check(word).message == "an answer is one of a, b, c."
     assert choice.check("a").message == "it is not a."
     assert choice.check("z").message == choice.check(2).message == "an answer is one of a, b, c."
 
@@ -401,6 +553,20 @@ def test_a_measured_answer_is_told_its_measure():
     assert exercise.check(1.0).message == "1.5 is too small."
     assert exercise.check(-1.0).message == "it is negative."
     assert exercise.check("x").message.startswith("measuring it raised TypeError: ")
+    judge = Measured(lambda made: "it has no measure.", lambda m: None)
+    assert toy(judge=judge).check(3.0).message == "it has no measure."
+
+
+def test_what_is_no_flow_on_the_line_is_told_in_words():
+    (fit,) = (e for e in chapter("change_of_variables").exercises if isinstance(e.judge, Measured))
+    flow = minflow.Flow(minflow.Elementwise(2, minflow.MixtureCDF()))
+    assert fit.check(flow).message == "the target has dim 1, your flow dim 2."
+    said = "a trained minflow.Flow is expected, not Elementwise."
+    assert fit.check(flow.transform).message == said
+    # A density far away still has the area 1: it is badly trained, and no more.
+    far = minflow.Flow(minflow.Elementwise(1, minflow.Affine()))
+    torch.nn.init.constant_(far.transform.params[0], 40.0)
+    assert fit.check(far).message.startswith("one normal would do better")
 
 
 # The promises can fail: broken exercises are caught.
@@ -552,6 +718,20 @@ def test_a_file_that_cannot_be_written_is_told(progress_file, monkeypatch):
 # The notebooks and the entries agree.
 
 
+def calls_exist(notebook):
+    """Each call of a verb names an entry of the chapter that the notebook asked for."""
+    code = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
+    asked = re.findall(r"\bchapter\(\s*[\"'](\w+)[\"']", code)
+    called = re.findall(r"\bex\.(?:check|hint|solution)\(\s*(\d+)", code)
+    assert len(asked) == (1 if called else len(asked)), f"which chapter is `ex`? {asked}"
+    for name in asked:
+        assert {int(n) for n in called} <= set(range(1, len(chapter(name).exercises) + 1))
+    for cell in notebook["cells"]:
+        if "ex.check(" in "".join(cell["source"]) and cell["cell_type"] == "code":
+            assert "not attempted" in json.dumps(cell["outputs"]), "a stub is attempted"
+    return asked
+
+
 def exercises_in(notebook):
     """{(1, 3): "easy", ...}: the statements, each once; and the numbers that cells call with."""
     cells = [(c["cell_type"], "".join(c["source"]), c) for c in notebook["cells"]]
@@ -569,8 +749,13 @@ def exercises_in(notebook):
 
 def notebook_agrees(name, notebook):
     levels, calls = exercises_in(notebook)
-    ex = chapter(name) if name in chapters() else None
-    entries = enumerate(ex.exercises if ex else (), start=1)
+    asked = calls_exist(notebook)
+    if name not in chapters():
+        assert not levels, "a statement has no entry"
+        return
+    ex = chapter(name)
+    assert asked == [name]
+    entries = enumerate(ex.exercises, start=1)
     assert levels == {(ex.number, n): exercise.level for n, exercise in entries}
     numbers = {n for _, n in levels}
     assert list(levels) == sorted(levels), "the exercises are out of order"
@@ -580,20 +765,20 @@ def notebook_agrees(name, notebook):
     words = "\n".join("".join(c["source"]) for c in notebook["cells"])
     folded = words.count("<summary>Solution</summary>")
     assert folded >= len(numbers - calls["solution"]), "a pencil-and-paper solution is missing"
-    for cell in notebook["cells"]:
-        if "ex.check(" in "".join(cell["source"]) and cell["cell_type"] == "code":
-            assert "not attempted" in json.dumps(cell["outputs"]), "a stub is attempted"
 
 
 def test_every_notebook_agrees_with_the_entries():
-    for path in sorted((ROOT / "book").glob("*.ipynb")):
-        notebook_agrees(path.stem, json.loads(path.read_text(encoding="utf-8")))
+    paths = {path.stem: path for path in sorted((ROOT / "book").glob("*.ipynb"))}
+    assert set(chapters()) <= set(paths), "exercises have no notebook"
+    for name, path in paths.items():
+        notebook_agrees(name, json.loads(path.read_text(encoding="utf-8")))
 
 
 def made_notebook():
     """A notebook as it should be, for chapter 1."""
     ex = chapter("change_of_variables")
-    cells = []
+    opening = 'ex = minflow.exercises.chapter("change_of_variables")'
+    cells = [{"cell_type": "code", "source": [opening], "outputs": []}]
     for n, exercise in enumerate(ex.exercises, start=1):
         statement = f"> **Exercise 1.{n} ({exercise.level}).** {exercise.title}"
         calls = f"ex.check({n}, ...)", f"ex.hint({n})", f"ex.solution({n})"
@@ -617,6 +802,8 @@ def made_notebook():
         ("ex.solution(5)", "5"),
         ("ex.solution(1)", "1"),
         ("not attempted", "correct"),
+        ('chapter(\\"change_of_variables', 'chapter(\\"jacobian'),
+        ("ex = minflow.exercises.chapter", "ex = ask_for"),
     ],
 )
 def test_a_notebook_that_disagrees_is_caught(old, new):
@@ -626,3 +813,24 @@ def test_a_notebook_that_disagrees_is_caught(old, new):
     assert old in text
     with pytest.raises(AssertionError):
         notebook_agrees("change_of_variables", json.loads(text.replace(old, new)))
+
+
+def test_a_page_without_exercises_of_its_own_calls_only_what_exists():
+    opening = 'ex = minflow.exercises.chapter("change_of_variables")\nex.check(1, ...)'
+    output = [{"data": {"text/plain": "not attempted yet."}}]
+    page = {"cells": [{"cell_type": "code", "source": [opening], "outputs": output}]}
+    notebook_agrees("welcome", page)
+    last = len(chapter("change_of_variables").exercises)
+    for old, new in [
+        ("check(1", f"check({last + 1}"),
+        ("check(1", "hint(0"),
+        ("minflow.exercises.chapter", "its_chapter"),
+        ("not attempted", "correct"),
+    ]:
+        text = json.dumps(page)
+        assert old in text
+        with pytest.raises(AssertionError):
+            notebook_agrees("welcome", json.loads(text.replace(old, new)))
+    statement = {"cell_type": "markdown", "source": ["> **Exercise 1.1 (easy).** What?"]}
+    with pytest.raises(AssertionError):
+        notebook_agrees("welcome", {"cells": [*page["cells"], statement]})

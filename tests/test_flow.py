@@ -1,5 +1,6 @@
 """Flow: shapes, densities, the torch Distribution, and errors that name both shapes."""
 
+import copy
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from torch.distributions import (
     MixtureSameFamily,
     MultivariateNormal,
     Normal,
+    Poisson,
     Uniform,
     kl_divergence,
 )
@@ -113,6 +115,41 @@ def test_log_prob_is_minus_infinity_outside_the_support():
     assert flow.transform.params.grad.isfinite().all()
 
 
+def test_the_ends_of_the_support_and_points_outside_poison_no_gradient():
+    flow = mf.Flow(mf.Compose(mf.Elementwise(1, mf.Affine()), mf.Elementwise(1, mf.Sigmoid())))
+    log_prob = flow.log_prob(torch.tensor([[0.0], [0.5], [1.0], [1.5], [math.nan]]))
+    assert log_prob[[0, 2, 3]].tolist() == [-math.inf] * 3
+    assert log_prob[1].isfinite() and log_prob[4].isnan()
+    log_prob[1].backward()
+    assert next(flow.parameters()).grad.isfinite().all()
+
+
+def test_nan_stays_nan_under_every_base():
+    for base in (Uniform(torch.zeros(1), torch.ones(1)), None):
+        flow = mf.Flow(mf.Elementwise(1, mf.Affine()), base)
+        assert flow.log_prob(torch.tensor([math.nan])).isnan()
+
+
+def test_calling_a_flow_scores():
+    flow, x = some_flow(), torch.randn(5, 3)
+    assert torch.equal(flow(x), flow.log_prob(x))
+    parameters = dict(flow.named_parameters())
+    again = torch.func.functional_call(flow, parameters, (x,))
+    assert torch.equal(again, flow.log_prob(x))
+
+
+def test_an_adapted_base_follows_its_flow_and_survives_a_copy():
+    flow = mf.Flow(mf.Elementwise(2, mf.Affine()), Uniform(torch.zeros(2), torch.ones(2)))
+    x = torch.full((3, 2), 0.25)
+    expected = flow.log_prob(x)
+    twin = copy.deepcopy(flow).double()
+    assert twin.log_prob(x.double()).dtype == torch.float64
+    assert torch.equal(flow.log_prob(x), expected)
+    state = flow.state_dict() | {"base.tensor_1": torch.full((2,), 2.0)}
+    flow.load_state_dict(state)
+    torch.testing.assert_close(flow.log_prob(x), expected - 2 * math.log(2))
+
+
 def test_scoring_draws_no_random_number():
     flow = mf.Flow(mf.Elementwise(1, mf.Affine()), Beta(torch.ones(1), torch.ones(1)))
     torch.manual_seed(0)
@@ -175,6 +212,14 @@ def test_independent_takes_the_distribution():
         (lambda f: mf.Flow(f.transform, mf.StandardNormal(2)), ValueError, "2.*3"),
         (lambda f: mf.Flow(f.transform, Normal(0, 1)), ValueError, r"event_shape \(\)"),
         (lambda f: mf.Flow(f.transform, "normal"), TypeError, "got str"),
+        (lambda f: mf.Flow(f.transform, Poisson(torch.ones(3))), ValueError, "continuous"),
+        (lambda f: mf.Flow(f.transform, f.distribution()), TypeError, "Compose"),
+        (
+            lambda f: mf.Flow(f.transform, Normal(torch.zeros(3).double(), 1.0)),
+            ValueError,
+            "base computes in .*float64.*float32",
+        ),
+        (lambda f: mf.Affine(bound=0.0), ValueError, "bound must be positive"),
         (lambda f: mf.Flow(mf.Elementwise(2, mf.Logit())), ValueError, "reaches over"),
         (
             lambda f: mf.Flow(f.transform, Normal(torch.zeros(3, requires_grad=True), 1.0)),

@@ -17,12 +17,14 @@ from ._show import Fold, Progress, State, Verdict
 class Mistake:
     """A usual wrong answer and what to say to it.
 
-    With `Equal`, an answer that agrees with `answer` on every case has made this mistake; with
-    `Measured`, one whose measurement fulfils `when` (and `answer` makes an example of it).
+    With `Equal`, an answer that agrees with `answer`, or with one of `also`, on every case has
+    made this mistake: it gives the same or, where that raises, raises the same kind of error. With
+    `Measured`, it is one whose measurement fulfils `when` (and `answer` makes an example of it).
     """
 
     answer: Any
     says: str
+    also: tuple[Any, ...] = ()
     when: Callable[[Any], bool] | None = None
 
 
@@ -56,10 +58,8 @@ class Exercise:
             fault = self.judge.fault(run, self.reference)
             if fault is None:
                 return Verdict("correct", self.insight)
-            for mistake in self.mistakes:
-                if self.judge.is_mistake(run, mistake):
-                    return Verdict("wrong", mistake.says, fault.picture)
-            return Verdict("wrong", fault.message, fault.picture)
+            known = self.judge.known(run, self.reference, self.mistakes)
+            return Verdict("wrong", known or fault.message, fault.picture)
 
 
 @dataclass(frozen=True)

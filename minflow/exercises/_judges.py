@@ -1,6 +1,7 @@
 """How an answer is judged: by what it computes, on seeded random cases, never by its source."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
     from ._core import Mistake
 
 Case = tuple[Any, ...]
-TOLERANCE = {
-    2: 2e-2,
-    4: 2e-4,
-    8: 5e-5,
-}  # by the bytes of a float; room for 2.5066 as √(2π)
+# What torch says to usual slips, and what may help.
+HELP = {
+    "only one element tensors can be": " (`math.exp` and its like take one number, `torch.exp` tensors)",
+    "must be Tensor, not float": " (for plain numbers there are `abs`, `math.log` and their like)",
+    "Boolean value of Tensor with more": " (`if` decides for one number, `torch.where` for each)",
+}
+# By the bytes of a float; room for 2.5066 as √(2π).
+TOLERANCE = {2: 2e-2, 4: 2e-4, 8: 5e-5}
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,8 @@ class Raised:
 
     def __str__(self) -> str:
         first = (str(self.error).splitlines() or [""])[0]
-        return (
-            f"{type(self.error).__name__}: {first}"
-            if first
-            else type(self.error).__name__
-        )
+        help_ = next((words for said, words in HELP.items() if said in first), "")
+        return ": ".join(filter(None, (type(self.error).__name__, first))) + help_
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,14 @@ def _array(value: Any) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"numbers are expected, not {type(value).__name__}")
     return array
+
+
+def _parts(value: Any) -> list[Any]:
+    """What can be taken apart as a list; anything else as its only part."""
+    try:
+        return list(value)
+    except TypeError:
+        return [value]
 
 
 def _show(value: Any) -> str:
@@ -154,9 +163,43 @@ class Equal:
                 return runs[-1]
         return runs[0]
 
-    def is_mistake(self, run: Run, mistake: "Mistake") -> bool:
-        """Does the answer agree with a known wrong one on every case?"""
-        return self.fault(run, mistake.answer) is None
+    def known(
+        self, run: Run, reference: Any, mistakes: Iterable["Mistake"]
+    ) -> str | None:
+        """What is to be said of a known mistake, made in all of the answer or in parts of it."""
+        for mistake in mistakes:
+            if any(self._agree(run, wrong) for wrong in (mistake.answer, *mistake.also)):
+                return mistake.says
+        if self.cases is not None or not self.parts:
+            return None
+        got, right = _parts(run.outputs[0]), _parts(self.run(reference).outputs[0])
+        if len(got) != len(right):
+            return None
+        amiss = [i for i, g in enumerate(got) if self._numbers("", g, right[i])]
+        known = [(m.says, _parts(self.run(m.answer).outputs[0])) for m in mistakes]
+        for parts in (amiss, amiss[:1]):
+            names = ", ".join(self.parts[i] for i in parts)
+            for says, wrong in known:
+                if len(wrong) == len(got) and not any(
+                    self._numbers("", got[i], wrong[i]) for i in parts
+                ):
+                    return f"for {names}: {says}"
+        return None
+
+    def _agree(self, run: Run, wrong: Any) -> bool:
+        """Does the answer do what the wrong one does on every case, or raise where it does?
+
+        If both raise on all cases, the words of the errors must agree, not only their kinds.
+        """
+        pairs = list(zip(run.outputs, self.run(wrong).outputs, strict=True))
+        always = all(isinstance(g, Raised) for g, _ in pairs)
+        for g, w in pairs:
+            if isinstance(g, Raised) and isinstance(w, Raised):
+                if type(g.error) is not type(w.error) or (always and str(g) != str(w)):
+                    return False
+            elif self._difference(g, w):
+                return False
+        return True
 
     def fault(self, run: Run, reference: Any) -> Fault | None:
         """The smallest case on which the answer fails, in words; None if there is none."""
@@ -194,20 +237,19 @@ class Equal:
             return self._choice(got, want)
         if not isinstance(want, tuple):
             return self._numbers("", got, want)
-        try:
-            count = len(got)
-        except TypeError:
-            count = 1
-        if count != len(want):
-            return (
-                f"{len(want)} values are expected ({', '.join(self.parts)}), not {count}"
-            )
+        parts = _parts(got)
+        if len(parts) != len(want):
+            expected = f"{len(want)} values are expected ({', '.join(self.parts)})"
+            return f"{expected}, not {len(parts)}"
         names = self.parts or tuple(f"part {i + 1}" for i in range(len(want)))
-        said = (self._numbers(n, g, w) for n, g, w in zip(names, got, want, strict=True))
+        said = (
+            self._numbers(n, g, w) for n, g, w in zip(names, parts, want, strict=True)
+        )
         return next(filter(None, said), "")
 
     def _choice(self, got: Any, want: str) -> str:
-        chosen = str(got).strip().strip("()").lower()
+        letter = re.match(r"\W*([a-z])\b", str(got).lower())  # of "(b) as before" too
+        chosen = letter[1] if letter else ""
         if chosen == want.lower():
             return ""
         if chosen not in list(self.options):
@@ -232,6 +274,8 @@ class Equal:
         at = tuple(int(i) for i in np.argwhere(bad)[0])
         place = f" at entry {list(at)}" if at else ""
         if self.cases is None:
+            if np.isnan(have[at]):
+                return f"{name or 'your answer'} is nan, not a number{place}"
             high = "high" if have[at] > right[at] else "low"
             return f"{_show(have[at])} is too {high}{towards}{place}"
         expected, came = _show(right[at]), _show(have[at])
@@ -259,8 +303,9 @@ class Equal:
 class Measured:
     """The answer, such as a trained flow, must have a measured property.
 
-    `measure(answer)` gives a measurement, `wrong(measurement)` what is wrong with it in words, or
-    None. A plain function is called first, and what it returns is measured.
+    `measure(answer)` gives a measurement, or words that say why there is none;
+    `wrong(measurement)` gives words that say what is wrong with it, or None. A plain function is
+    called first, and what it returns is measured.
     """
 
     measure: Callable[[Any], Any]
@@ -276,19 +321,20 @@ class Measured:
         except Exception as error:
             return Run(answer, (Raised(error),))
 
-    def is_mistake(self, run: Run, mistake: "Mistake") -> bool:
-        """Does the measurement show a known mistake?"""
+    def known(
+        self, run: Run, reference: Any, mistakes: Iterable["Mistake"]
+    ) -> str | None:
+        """What is to be said of a known mistake that the measurement shows."""
         (output,) = run.outputs
-        return (
-            not isinstance(output, Raised)
-            and mistake.when is not None
-            and mistake.when(output)
-        )
+        if isinstance(output, Raised | str):
+            return None
+        shown = (m.says for m in mistakes if m.when is not None and m.when(output))
+        return next(shown, None)
 
     def fault(self, run: Run, reference: Any) -> Fault | None:
         """What is wrong with the measurement, in words; None if nothing is."""
         (output,) = run.outputs
         if isinstance(output, Raised):
             return Fault(f"measuring it raised {output}.")
-        said = self.wrong(output)
+        said = output if isinstance(output, str) else self.wrong(output)
         return None if said is None else Fault(said)

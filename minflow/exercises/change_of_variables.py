@@ -42,14 +42,16 @@ LAW = Exercise(
     mistakes=(
         Mistake(
             (100, 5),
-            "that is what the post says that this book starts from; but the mean of 5z − 2 is "
-            "5·E[z] − 2.",
+            "the post that this book grew out of says so; but the mean of 5z − 2 is 5·E[z] − 2.",
         ),
         Mistake((-2, 25), "25 is the variance; the standard deviation is its root."),
         Mistake(
             (-10, 5), "the shift comes after the slope here: 5z − 2 is not 5(z − 2)."
         ),
         Mistake((-2, 1), "the slope stretches the spread too."),
+        Mistake((-2, 3), "the shift moves all points alike and leaves the spread alone."),
+        Mistake((-2, -5), "a standard deviation is never negative."),
+        Mistake((0, 5), "the shift is missing: it moves the mean too."),
     ),
     variants=(
         (-2.0, 5.0),
@@ -122,6 +124,10 @@ def _phi(z):
     return torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
 
 
+def _normal(mean, sd, x):
+    return torch.distributions.Normal(mean, sd).log_prob(x).exp()
+
+
 def _affine_density_loop(x, a, b):
     flat = [
         math.exp(-(((v - b) / a) ** 2) / 2) / math.sqrt(2 * math.pi * a**2)
@@ -150,6 +156,37 @@ AFFINE = Exercise(
             "is missing.",
         ),
         Mistake(
+            lambda x, a, b: _normal(b, a, x),
+            "for a < 0 there is an error: a standard deviation is positive, |a|.",
+        ),
+        Mistake(
+            lambda x, a, b: _normal(b, a**2, x),
+            "a² is the variance; the standard deviation, which `Normal` takes too, is |a|.",
+            also=(lambda x, a, b: _phi((x - b) / a**2) / a**2,),
+        ),
+        Mistake(
+            lambda x, a, b: torch.exp(-(((x - b) / a) ** 2) / 2) / abs(a),
+            "the factor 1/√(2π) of the normal density is missing: your area is 2.507.",
+        ),
+        Mistake(
+            lambda x, a, b: _phi((x - b) / a) / abs(a) / math.sqrt(2 * math.pi),
+            "the normal density has 1/√(2π), and you have 1/(2π).",
+        ),
+        Mistake(
+            lambda x, a, b: (
+                torch.exp(-(((x - b) / a) ** 2)) / math.sqrt(2 * math.pi) / abs(a)
+            ),
+            "the ½ in the exponent is missing: p_z(z) = exp(−z²/2)/√(2π).",
+        ),
+        Mistake(
+            lambda x, a, b: _phi((x - b) / a) / a**2,
+            "widths are multiplied by |a|, not by a².",
+        ),
+        Mistake(
+            lambda x, a, b: _phi(x / a - b) / abs(a),
+            "x/a − b is not the inverse: first undo the shift, then the slope, (x − b)/a.",
+        ),
+        Mistake(
             lambda x, a, b: _phi((x - b) / a) * abs(a),
             "you multiply by |a|, where widths are multiplied by |a| and heights divided.",
         ),
@@ -164,15 +201,17 @@ AFFINE = Exercise(
             lambda x, a, b: _phi(a * x + b) * abs(a),
             "you send x through the map f; the density needs the z that it came from, "
             "f⁻¹(x) = (x − b)/a.",
+            also=(lambda x, a, b: _phi(a * x + b) / abs(a),),
         ),
         Mistake(
             lambda x, a, b: torch.log(_phi((x - b) / a) / abs(a)),
             "this is the log of the density; the density itself is asked for.",
+            also=(lambda x, a, b: torch.distributions.Normal(b, a).log_prob(x),),
         ),
     ),
     variants=(
         _affine_density_loop,
-        lambda x, a, b: torch.distributions.Normal(b, abs(a)).log_prob(x).exp(),
+        lambda x, a, b: _normal(b, abs(a), x),
         lambda x, a, b: np.exp(
             -0.5 * ((np.asarray(x) - b) / a) ** 2 - np.log(abs(a)) - LOG_2PI / 2
         ),
@@ -200,13 +239,23 @@ def _leaky_cases(rng):
     ]
 
 
-def _leaky(z, slope, at):
-    return torch.where(at < 0, slope * z, z), torch.where(at < 0, math.log(slope), 0.0)
+def _leaky(y, slope):
+    return torch.where(y < 0, slope * y, y), torch.where(y < 0, math.log(slope), 0.0)
 
 
 def _leaky_first(z, a, b, slope):
-    y, log_det = _leaky(z, slope, z)
+    y, log_det = _leaky(z, slope)
     return a * y + b, log_det + math.log(abs(a))
+
+
+def _right_x(log_det):
+    """An answer whose x is right: it has `log_det(z, a, leaky, slope)`, `leaky` the log-det at y."""
+
+    def answer(z, a, b, slope):
+        x, leaky = _leaky(a * z + b, slope)
+        return x, log_det(z, a, leaky, slope)
+
+    return answer
 
 
 def _leaky_by_autograd(z, a, b, slope):
@@ -240,10 +289,7 @@ COMPOSITION = Exercise(
     why="The chain rule: dx/dz = (dx/dy)(dy/dz). The leaky ReLU's slope is decided at y, not at z.",
     mistakes=(
         Mistake(
-            lambda z, a, b, slope: (
-                _leaky(a * z + b, slope, a * z + b)[0],
-                math.log(abs(a)) + _leaky(z, slope, z)[1],
-            ),
+            _right_x(lambda z, a, leaky, slope: math.log(abs(a)) + _leaky(z, slope)[1]),
             "the slope of the leaky ReLU is taken at z; it acts on y = az + b, so its slope "
             "belongs to y.",
         ),
@@ -252,44 +298,45 @@ COMPOSITION = Exercise(
             "the order is the other one: first the affine map, then the leaky ReLU.",
         ),
         Mistake(
-            lambda z, a, b, slope: (
-                _leaky(a * z + b, slope, a * z + b)[0],
-                math.log(abs(a)) * _leaky(z, slope, a * z + b)[1],
-            ),
+            _right_x(lambda z, a, leaky, slope: math.log(abs(a)) * leaky),
             "you multiply the log-dets. Derivatives multiply; their logs add.",
         ),
         Mistake(
-            lambda z, a, b, slope: (
-                _leaky(a * z + b, slope, a * z + b)[0],
-                math.log(abs(a)) + torch.zeros_like(z),
-            ),
+            _right_x(lambda z, a, leaky, slope: math.log(abs(a)) + 0 * z),
             "the log-det of the leaky ReLU is missing: where y < 0 it shrinks widths.",
+            also=(_right_x(lambda z, a, leaky, slope: math.log(abs(a))),),
         ),
         Mistake(
-            lambda z, a, b, slope: _leaky(a * z + b, slope, a * z + b),
+            _right_x(lambda z, a, leaky, slope: leaky),
             "the log-det of the affine map, log|a|, is missing.",
         ),
         Mistake(
-            lambda z, a, b, slope: (
-                _leaky(a * z + b, slope, a * z + b)[0],
-                -math.log(abs(a)) - _leaky(z, slope, a * z + b)[1],
-            ),
+            _right_x(lambda z, a, leaky, slope: -math.log(abs(a)) - leaky),
             "the sign is flipped: this is the log-det of the inverse, and the map applied here "
             "is the forward one.",
         ),
         Mistake(
-            lambda z, a, b, slope: (
-                _leaky(a * z + b, slope, a * z + b)[0],
-                torch.tensor(a).log() + _leaky(z, slope, a * z + b)[1],
-            ),
+            _right_x(lambda z, a, leaky, slope: torch.tensor(a).log() + leaky),
             "for a < 0 you take the log of a negative number: the absolute value is missing.",
+            also=(_right_x(lambda z, a, leaky, slope: math.log(a) + leaky),),
         ),
         Mistake(
-            lambda z, a, b, slope: (
-                _leaky(a * z + b, slope, a * z + b)[0],
-                abs(a) * _leaky(z, slope, a * z + b)[1].exp(),
-            ),
+            _right_x(lambda z, a, leaky, slope: abs(a) * leaky.exp()),
             "this is the derivative itself; its log is asked for.",
+            also=(_right_x(lambda z, a, leaky, slope: a * leaky.exp()),),
+        ),
+        Mistake(
+            _right_x(
+                lambda z, a, leaky, slope: (
+                    math.log(abs(a)) + leaky.exp().where(leaky < 0, leaky)
+                )
+            ),
+            "where y < 0 you add the slope; its log is what is added.",
+        ),
+        Mistake(
+            _right_x(lambda z, a, leaky, slope: math.log(abs(a)) + leaky.sum()),
+            "you sum over the batch. Each point has a log-det of its own.",
+            also=(_right_x(lambda z, a, leaky, slope: (math.log(abs(a)) + leaky).sum()),),
         ),
     ),
     variants=(_leaky_by_autograd, _leaky_loop),
@@ -341,7 +388,13 @@ SIGN_BUG = Exercise(
     mistakes=(
         Mistake(
             broken_log_prob,
-            "this is still NaN: the log of a negative slope. A width is stretched by |slope|.",
+            "the log of a negative slope is no number. A width is stretched by |slope|.",
+            also=(lambda x: _log_phi_of(x) + math.log(-5),),
+        ),
+        Mistake(
+            lambda x: -0.5 * (3 - 5 * x) ** 2 - 0.5 * LOG_2PI - math.log(5),
+            "you send x through the map f; the z that it came from is (3 − x)/5.",
+            also=(lambda x: -0.5 * (3 - 5 * x) ** 2 - 0.5 * LOG_2PI + math.log(5),),
         ),
         Mistake(
             lambda x: _log_phi_of(x) + math.log(5),
@@ -399,7 +452,7 @@ BOTH_KLS = Exercise(
     mistakes=(
         Mistake(
             both_kls()[::-1],
-            "the two are swapped: in KL(p ‖ q) the points come from p.",
+            "p and q are exchanged: in KL(p ‖ q) the points come from p.",
         ),
         Mistake(
             tuple(kl / math.log(2) for kl in both_kls()),
@@ -468,6 +521,14 @@ ENTROPIES = Exercise(
             (0.5 * math.log(math.pi * math.e) + 1, 2.0),
             "the variance is 0.5² = 0.25, not 0.5.",
         ),
+        Mistake(
+            (_NORMAL_ENTROPY + 1, 1.0),
+            "log|dx/du| = −log u − log(1 − u), and you have the mean of one of the two.",
+        ),
+        Mistake(
+            ((_NORMAL_ENTROPY + 1) / math.log(2), 2 / math.log(2)),
+            "these are bits; nats are asked for. Use the natural log.",
+        ),
     ),
     variants=((1.726, 2), torch.tensor([1.7258, 2.0]), (1.73, 2.0)),
 )
@@ -509,6 +570,11 @@ def _tops(u):
     return torch.arange(1, len(u) + 1) / len(u)
 
 
+def _gaps(u):
+    """Above and below the diagonal, if u is sorted."""
+    return torch.maximum(_tops(u) - u, u - _tops(u) + 1 / len(u))
+
+
 def _pit_ks_numpy(x, cdf):
     u = np.asarray(cdf(x))
     sides = [abs((u < v).mean() - v) for v in u] + [abs((u <= v).mean() - v) for v in u]
@@ -543,10 +609,22 @@ PIT = Exercise(
             "(i − 1)/n: that gap counts too.",
         ),
         Mistake(
-            lambda x, cdf: (
-                cdf(x),
-                torch.maximum(_tops(x) - cdf(x), cdf(x) - _tops(x) + 1 / len(x)).max(),
+            lambda x, cdf: (cdf(x), (cdf(x).sort().values - _tops(x) + 1 / len(x)).max()),
+            "your D looks only at the feet of the steps, (i − 1)/n. At its jump the staircase "
+            "reaches i/n: that gap counts too.",
+            also=(
+                lambda x, cdf: (
+                    cdf(x),
+                    (cdf(x).sort().values - _tops(x) + 1 / len(x)).abs().max(),
+                ),
             ),
+        ),
+        Mistake(
+            lambda x, cdf: (cdf(x), math.sqrt(len(x)) * pit_ks(x, cdf)[1]),
+            "this is √n·D, which the tables of the test use; D itself is asked for.",
+        ),
+        Mistake(
+            lambda x, cdf: (cdf(x), _gaps(cdf(x)).max()),
             "u must be sorted before it is compared with i/n.",
         ),
         Mistake(
@@ -554,13 +632,7 @@ PIT = Exercise(
             "the D is right, but u should come in the order of x: sort a copy.",
         ),
         Mistake(
-            lambda x, cdf: (
-                cdf(x),
-                torch.maximum(
-                    _tops(x) - cdf(x).sort().values,
-                    cdf(x).sort().values - _tops(x) + 1 / len(x),
-                ).mean(),
-            ),
+            lambda x, cdf: (cdf(x), _gaps(cdf(x).sort().values).mean()),
             "the D is the largest gap, not the mean of the gaps.",
         ),
     ),
@@ -623,6 +695,18 @@ SQUARE = Exercise(
         Mistake(
             lambda x: 2 * _phi(x**2) * 2 * x,
             "you square x. The z that x came from are ±√x.",
+        ),
+        Mistake(
+            lambda x: 0 * x,
+            "the two contributions cancel: the slope at −z is −2z, and its absolute value counts.",
+        ),
+        Mistake(
+            lambda x: torch.exp(-x / 2) / x.sqrt(),
+            "the factor 1/√(2π) of the normal density is missing.",
+        ),
+        Mistake(
+            lambda x: (_phi(x.sqrt()) / x.sqrt()).log(),
+            "this is the log of the density; the density itself is asked for.",
         ),
     ),
     variants=(
@@ -693,6 +777,7 @@ LOGISTIC = Exercise(
     why="The cross entropy has one minimum in s, and any search finds it; the sum on the grid is "
     "exact to many digits, since the integrand is smooth and dies out.",
     mistakes=(
+        Mistake(0.57, "rounded to two decimals that is right; give three."),
         Mistake(
             math.sqrt(3) / math.pi,
             "you matched the variances (s = √3/π). That minimises "
@@ -746,26 +831,30 @@ def _target():
 
 def _gap(flow):
     if not isinstance(flow, minflow.Flow):
-        raise TypeError(f"a trained minflow.Flow is expected, not {type(flow).__name__}")
+        return f"a trained minflow.Flow is expected, not {type(flow).__name__}."
+    if flow.dim != 1:
+        return f"the target has dim 1, your flow dim {flow.dim}."
     target = _target()
-    dtype = next(flow.parameters()).dtype
+    like = next(flow.parameters(), torch.empty(0))  # the flow's dtype and device
     x = target.sample((20_000,), generator=torch.Generator().manual_seed(11))
-    grid = torch.linspace(-15, 15, 6001).unsqueeze(-1)
+    # Fine near 0, and far out still some points: a flow may have put its mass elsewhere.
+    grid = torch.linspace(-12, 12, 48_001).double().sinh().unsqueeze(-1)
     with torch.no_grad():
-        gaps = target.log_prob(x).double() - flow.log_prob(x.to(dtype)).double()
-        area = flow.log_prob(grid.to(dtype)).double().exp().sum().item() * 30 / 6000
+        log_q, on_grid = (flow.log_prob(at.to(like)).double().cpu() for at in (x, grid))
+        gaps = target.log_prob(x).double() - log_q
+    area = torch.trapezoid(on_grid.exp(), grid.squeeze(-1)).item()
     return Gap(gaps.mean().item(), gaps.std().item() / math.sqrt(len(x)), area)
 
 
 def _gap_is_wrong(gap):
     if not math.isfinite(gap.nats):
-        return "its density is 0 or NaN at some held-out point."
+        return "its density is NaN or infinite at some held-out point."
     if abs(gap.area - 1) > 0.01:
         return f"the area under its density is {gap.area:.3g}, not 1."
     if gap.nats > 0.02:
         return (
-            f"on held-out points it is {gap.nats:.3f} ± {gap.error:.3f} nats above the entropy; "
-            "0.02 is asked for. More data, steps or components?"
+            f"on held-out points its KL divergence is {gap.nats:.3f} ± {gap.error:.3f} nats; "
+            "under 0.02 is asked for. More data, steps or components?"
         )
     return None
 
@@ -812,16 +901,16 @@ FIT = Exercise(
     kind="code",
     reference=fitted_flow,
     judge=Measured(_gap, _gap_is_wrong),
-    insight="The loss of a flow cannot go below the entropy, and yours is within 0.02 nats of it: "
-    "there is nothing left to learn.",
+    insight="On new points the mean loss cannot go below the entropy, but for chance, and yours is "
+    "within 0.02 nats of it: there is little left to learn.",
     hints=(
         "Draw some thousand points with `target.sample((n,))`, make a `minflow.Flow` of "
         "`minflow.Elementwise(1, minflow.MixtureCDF(8))`, and call `minflow.fit`.",
         "If the gap stays above 0.02: 10 000 points, 600 steps and lr=0.05 are enough. Measure the "
         "gap on points that the flow has not seen.",
     ),
-    why="The target is a smooth density on the line, and a mixture of 8 logistic CDFs comes close "
-    "to its CDF. The paired gap mean(log p − log q) on new points is the KL divergence.",
+    why="With a normal base, x has the CDF Φ(logit F(x)); with 8 logistics, logit F comes close to "
+    "Φ⁻¹ of the target's CDF. The mean of log p − log q on new points estimates the KL divergence.",
     mistakes=(
         Mistake(
             lambda: _small(_FlippedSign, minflow.MixtureCDF(8), 0),
@@ -831,15 +920,21 @@ FIT = Exercise(
         ),
         Mistake(
             lambda: _small(minflow.Flow, minflow.MixtureCDF(8), 0),
-            "the flow is hardly trained: one normal would do better. Did `minflow.fit` run on "
-            "this flow?",
-            when=lambda gap: gap.nats > _one_normal() + 0.05,
+            "one normal would do better: the flow is hardly trained. Did `minflow.fit` run on this "
+            "flow, with enough steps and a small enough lr?",
+            when=lambda gap: _one_normal() + 0.05 < gap.nats < math.inf,
         ),
         Mistake(
             lambda: _small(minflow.Flow, minflow.Affine(), 300),
-            "its gap is that of the best single normal. An affine map of a normal is normal: "
-            "use `minflow.MixtureCDF`.",
+            "its gap is about that of the best single normal, and an affine map of a normal is no "
+            "more than that. Use `minflow.MixtureCDF`.",
             when=lambda gap: abs(gap.nats - _one_normal()) < 0.05,
+        ),
+        Mistake(
+            lambda: _small(minflow.Flow, minflow.Sigmoid(), 0),
+            "its density is 0 at some points that the target may give. Where does your map send "
+            "the line?",
+            when=lambda gap: gap.nats == math.inf,
         ),
     ),
     variants=(_by_hand,),
@@ -897,8 +992,20 @@ SLOPE = Exercise(
     why="p(f(z))·f′(z) = φ(z) at z = 0 gives f′(0) = φ(0)/p(0) = s·exp(m²/(2s²)).",
     mistakes=(
         Mistake(
+            lambda m, s: math.sqrt(2 * math.pi) * s * math.exp(m**2 / (2 * s**2)),
+            "a factor φ(0) = 1/√(2π) is missing: not 1 but φ(0) is the density of z at 0.",
+        ),
+        Mistake(
+            lambda m, s: s * math.exp(m**2 / (2 * s**2)) / math.sqrt(2 * math.pi),
+            "a factor √(2π) is missing: both normal densities have a 1/√(2π), and they cancel.",
+        ),
+        Mistake(
             lambda m, s: math.exp(-(m**2) / (2 * s**2)) / s,
             "this is the reciprocal: the slope of the way back, x → z, at 0.",
+        ),
+        Mistake(
+            lambda m, s: math.exp(-(m**2) / (2 * s**2)) / s / math.sqrt(2 * math.pi),
+            "this is p(0), the height between the bumps. The slope is what brings φ(0) down to it.",
         ),
         Mistake(
             lambda m, s: math.exp(m**2 / (2 * s**2)),

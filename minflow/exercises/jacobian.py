@@ -40,13 +40,13 @@ DISC_IMAGE = Exercise(
     "log|det A| = log 5 ≈ 1.609.",
     mistakes=(
         Mistake(
+            (-5 * math.pi, math.log(5)),
+            "an area is never negative. The sign of the determinant says that A mirrors.",
+        ),
+        Mistake(
             (-5 * math.pi, math.nan),
             "an area is never negative, and a negative number has no log: take the absolute value "
             "of the determinant.",
-        ),
-        Mistake(
-            (-5 * math.pi, math.log(5)),
-            "an area is never negative. The sign of the determinant says that A mirrors.",
         ),
         Mistake(
             (math.pi, 0.0),
@@ -60,6 +60,13 @@ DISC_IMAGE = Exercise(
         ),
         Mistake(
             (5.0, math.log(5)), "5 is the factor. The disc had the area π to begin with."
+        ),
+        Mistake(
+            (5 * math.pi, math.log2(5)), "this is the log to base 2; here log is natural."
+        ),
+        Mistake(
+            (5 * math.pi, -math.log(5)),
+            "the sign is flipped: −log 5 belongs to the way back, A⁻¹.",
         ),
     ),
     variants=((15.708, 1.609), torch.tensor([15.71, 1.6094]), [5 * math.pi, np.log(5.0)]),
@@ -203,6 +210,10 @@ ENTROPIES = Exercise(
             "½ log(2πe) is the entropy of one coordinate, and z has three.",
         ),
         Mistake((_H3 + 3, 3.0), "you added the determinant; its log is what is added."),
+        Mistake(
+            ((_H3 + _LOG3) / math.log(2), math.log2(3)),
+            "these are bits; nats are asked for. Use the natural log.",
+        ),
     ),
     variants=(
         (5.355, 1.0986),
@@ -295,7 +306,10 @@ ORDERS = Exercise(
             (1 + _LOG3, 1 + _LOG3),
             "in the second order f₁ receives f₂(z), not z; its log-det has to be taken there.",
         ),
-        Mistake((5 + _LOG3, 1 + _LOG3), "the two orders are exchanged."),
+        Mistake(
+            (5 + _LOG3, 1 + _LOG3),
+            "the orders are exchanged: the map that comes first receives z.",
+        ),
         Mistake(
             (_LOG3, 5 * _LOG3),
             "you multiplied the log-dets. Determinants multiply; logs add.",
@@ -398,6 +412,7 @@ AUTOGRAD = Exercise(
             lambda f, z: torch.linalg.det(_jacobians(f, z)).log(),
             "where f mirrors, the determinant is negative and its log is NaN. The absolute value is "
             "missing.",
+            also=(lambda f, z: torch.logdet(_jacobians(f, z)),),
         ),
         Mistake(
             lambda f, z: torch.linalg.det(_jacobians(f, z)).abs().log(),
@@ -415,6 +430,15 @@ AUTOGRAD = Exercise(
         Mistake(
             lambda f, z: torch.linalg.slogdet(_jacobians(f, z)).sign,
             "`slogdet` returns two things, and this is the first, the sign.",
+        ),
+        Mistake(
+            lambda f, z: torch.linalg.slogdet(_jacobians(f, z)),
+            "`slogdet` returns two things, the sign and log|det J|. The second is asked for.",
+        ),
+        Mistake(
+            lambda f, z: torch.linalg.slogdet(torch.func.jacrev(f)(z)).logabsdet,
+            "the Jacobian is taken of the whole batch, every row by every row. It belongs to one "
+            "point: let `vmap` or a loop go through the rows.",
         ),
         Mistake(
             lambda f, z: log_abs_det(f, z).sum(),
@@ -608,6 +632,18 @@ DISC = Exercise(
             "the factor dr/du₁ = 1/(2√u₁) of the root is missing in your log-det.",
         ),
         Mistake(
+            lambda u: (uniform_disc(u)[0], 0.5 * u[..., 0].log()),
+            "this is the log-det of the polar map alone. The step from u to (r, θ) has one too.",
+        ),
+        Mistake(
+            lambda u: (uniform_disc(u)[0], uniform_disc(u)[1] - 0.5 * u[..., 0].log()),
+            "this is the log-det of the step from u to (r, θ) alone. The polar map has one too.",
+        ),
+        Mistake(
+            lambda u: (uniform_disc(u)[0], 0 * u[..., 0] - math.log(2)),
+            "the factor dθ/du₂ = 2π is missing in your log-det.",
+        ),
+        Mistake(
             lambda u: (uniform_disc(u)[0], -uniform_disc(u)[1]),
             "the sign is flipped: the square of area 1 grows to a disc of area π.",
         ),
@@ -718,6 +754,14 @@ BUG = Exercise(
             lambda x, L, b: mended_log_prob(x, L, b).unsqueeze(-1),
             "the values are right, but the shape is [N, 1]: sum without `keepdim`.",
         ),
+        Mistake(
+            lambda x, L, b: mended_log_prob(x, L, b) + (len(b) - 1) / 2 * LOG_2PI,
+            "½ log 2π is subtracted once; each of the D coordinates has one.",
+        ),
+        Mistake(
+            lambda x, L, b: torch.distributions.MultivariateNormal(b, L).log_prob(x),
+            "`MultivariateNormal(b, L)` takes L for the covariance; L is its factor, `scale_tril`.",
+        ),
     ),
     variants=(
         lambda x, L, b: torch.distributions.MultivariateNormal(b, scale_tril=L).log_prob(
@@ -799,6 +843,17 @@ EXCESS = Exercise(
             "subtracted.",
         ),
         Mistake(lambda S, L: 2 * excess_nats(S, L), "the factor ½ is missing."),
+        Mistake(
+            lambda S, L: (
+                0.5 * (len(S) * LOG_2PI + _returned(S, L).trace())
+                + L.diagonal().log().sum()
+            ),
+            "this is the loss itself; the price is by how much it exceeds the smallest one.",
+        ),
+        Mistake(
+            lambda S, L: excess_nats(S, L) + (len(S) - 1) / 2,
+            "the 1 in m − log m − 1 stands there for each of the D eigenvalues.",
+        ),
         Mistake(
             lambda S, L: _excess_by_torch(L @ L.mT, torch.linalg.cholesky(S)),
             "this is the divergence the other way round: the data have covariance S, and the mean is "
@@ -894,7 +949,7 @@ ELLIPSOID = Exercise(
         ),
         Mistake(
             (4 / 3 * math.pi, _AREA),
-            "the area is right; the volume is multiplied by |det A| too.",
+            "a volume is multiplied by |det A|; this is the sphere's own.",
         ),
         Mistake(
             (_VOLUME, 2 * _AREA),
@@ -964,6 +1019,12 @@ VOLUME = Exercise(
             "the map is L with LLᵀ = Σ, so the factor is √det Σ: the ½ is missing.",
         ),
         Mistake(
+            lambda Sigma: (
+                _log_ball(len(Sigma)) - 0.5 * torch.linalg.slogdet(Sigma).logabsdet
+            ),
+            "the sign of log det Σ is flipped: a wider law has a larger ellipsoid.",
+        ),
+        Mistake(
             lambda Sigma: 0.5 * torch.linalg.slogdet(Sigma).logabsdet,
             "the volume of the unit ball is missing.",
         ),
@@ -986,6 +1047,11 @@ VOLUME = Exercise(
         Mistake(
             lambda Sigma: _log_ball(len(Sigma)) + 0.5 * torch.linalg.det(Sigma).log(),
             "all is well until D = 200: there det Σ = 1e-400 underflows to 0. Use `slogdet`.",
+            also=(
+                lambda Sigma: (
+                    _log_ball(len(Sigma)) + math.log(math.sqrt(torch.linalg.det(Sigma)))
+                ),
+            ),
         ),
         Mistake(
             lambda Sigma: _log_ball(len(Sigma)) + 0.5 * Sigma.diagonal().log().sum(),
