@@ -97,8 +97,29 @@ def _declaration(case: _Case) -> Iterator[str]:
             yield f"{name} leaves the declared {'codomain' if name == 'forward' else 'domain'}"
 
 
+def _repeatable(case: _Case) -> Iterator[str]:
+    t = case.transform
+    for name, go, _, start, context in case.sides():
+        before = copy.deepcopy(t.state_dict())
+        first, second = go(start, context), go(start, context)
+        if not torch.equal(first[0], second[0]):
+            yield f"{name} gives another answer to the same input the second time"
+        if any(not torch.equal(v, before[k]) for k, v in t.state_dict().items()):
+            yield f"calling {name} changes the state"
+        evaluated = getattr(copy.deepcopy(t).eval(), name)(start, context)
+        if not all(map(torch.equal, first, evaluated)):
+            yield f"{name} differs between train() and eval()"
+
+
 def _round_trip(case: _Case) -> Iterator[str]:
     for name, go, back, start, context in case.sides(64):
+        everywhere = (-math.inf, math.inf)
+        if (
+            interval(case.transform.domain)
+            == interval(case.transform.codomain)
+            == everywhere
+        ):
+            start[:2] = torch.tensor([[30.0], [-30.0]])  # far out, nothing may be cut off
         end, log_det = go(start, context)
         again, log_det_back = back(end, context)
         if not _close(again, start, 1e-6):
@@ -147,9 +168,8 @@ def _mass(case: _Case) -> Iterator[str]:
     steps = torch.linspace(0, 1, len(axis), dtype=torch.float64)
     low, high = corners.amin(0), corners.amax(0)
     if case.dim == 1:
-        grid = [
-            t(axis, context)[0].squeeze(-1)
-        ]  # follows f: fine where the density is high
+        # It follows f, rising or falling: fine where the density is high.
+        grid = [t(axis, context)[0].squeeze(-1).sort().values]
     else:
         grid = [a + (b - a) * steps for a, b in zip(low, high, strict=True)]
     x = torch.cartesian_prod(*grid).reshape(-1, case.dim)
@@ -203,8 +223,12 @@ def _dtypes(case: _Case) -> Iterator[str]:
         dtypes = {single_end.dtype, single_log_det.dtype}
         if dtypes != {torch.float32} or {end.dtype, log_det.dtype} != {torch.float64}:
             yield f"{name} changes the dtype: from float32 it makes {sorted(map(str, dtypes))}"
-        elif not (_close(single_end.double(), end, 1e-3)):
-            yield f"{name} in float32 is off by {(single_end - end).abs().max():.2g}"
+        for what, rough, exact in [
+            ("", single_end, end),
+            ("log_det ", single_log_det, log_det),
+        ]:
+            if not _close(rough.double(), exact, 1e-3):
+                yield f"{name}'s {what}in float32 is off by {(rough - exact).abs().max():.2g}"
 
 
 def _inputs_kept(case: _Case) -> Iterator[str]:
@@ -247,6 +271,14 @@ def _gradients(case: _Case) -> Iterator[str]:
             end, log_det = go(start, context)
             return (weights * end).sum() + log_det.sum()
 
+        for what, value in [("its input", start), ("the context", context)]:
+            if value is None:
+                continue
+            value.requires_grad_()
+            (gradient,) = torch.autograd.grad(loss(), [value])
+            value.requires_grad_(False)
+            i = int(torch.randint(value.numel(), (1,), generator=case.generator))
+            yield from _compare(f"{name}'s gradient for {what}", gradient, loss, value, i)
         if not parameters:
             continue
         gradients = torch.autograd.grad(
@@ -257,18 +289,19 @@ def _gradients(case: _Case) -> Iterator[str]:
                 continue
             alive[k] |= gradient != 0
             for i in torch.randperm(p.numel(), generator=case.generator)[:4].tolist():
-                difference = _central_difference(loss, p, i)
-                if abs(gradient.reshape(-1)[i] - difference) > 1e-4 * (
-                    1 + abs(difference)
-                ):
-                    yield (
-                        f"{name}'s gradient with respect to {k}[{i}] is "
-                        f"{gradient.reshape(-1)[i]:.6g}, a central difference gives {difference:.6g}"
-                    )
-                    break
+                yield from _compare(f"{name}'s gradient for {k}", gradient, loss, p, i)
     for k, seen in alive.items():
         if not seen.all():
             yield f"{int((~seen).sum())} of the {seen.numel()} numbers in {k} never get a gradient"
+
+
+def _compare(
+    what: str, gradient: Tensor, loss: Callable[[], Tensor], value: Tensor, i: int
+) -> Iterator[str]:
+    difference = _central_difference(loss, value, i)
+    got = float(gradient.reshape(-1)[i])
+    if abs(got - difference) > 1e-4 * (1 + abs(difference)):
+        yield f"{what}, number {i}, is {got:.6g}; a central difference gives {difference:.6g}"
 
 
 def _central_difference(loss: Callable[[], Tensor], parameter: Tensor, i: int) -> float:
@@ -294,10 +327,11 @@ def _rows(case: _Case) -> Iterator[str]:
 
 def _context(case: _Case) -> Iterator[str]:
     for name, go, _, start, context in case.sides():
-        if context is not None:
-            here, there = go(start, context)[0], go(start, context + 1)[0]
-            if torch.equal(here, there):
-                yield f"{name} does not depend on the context that it declares"
+        if context is None:
+            continue
+        for i, moved in enumerate(torch.eye(context.shape[-1], dtype=context.dtype)):
+            if torch.equal(go(start, context)[0], go(start, context + moved)[0]):
+                yield f"{name} does not depend on number {i} of its context"
 
 
 def _mixing(case: _Case) -> Iterator[str]:
@@ -319,6 +353,10 @@ def _mixing(case: _Case) -> Iterator[str]:
 
 
 def _state(case: _Case) -> Iterator[str]:
+    for module in case.transform.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                yield f"the tensor {name} is a plain attribute: register_buffer keeps it"
     twin = case.fresh(seed=2)
     twin.load_state_dict(copy.deepcopy(case.transform.state_dict()))
     for name, go, _, start, context in case.sides():
@@ -367,6 +405,7 @@ def _capture(case: _Case) -> Iterator[str]:
 
 CHECKS: dict[str, Callable[[_Case], Iterator[str]]] = {
     "dim, domain and codomain are as declared": _declaration,
+    "the same input, the same output": _repeatable,
     "round trip": _round_trip,
     "log-det equals the Jacobian's": _log_det,
     "densities keep their mass": _mass,

@@ -34,7 +34,8 @@ def fit(
 ) -> History:
     """Minimise the mean of −log q(x) over data: maximum likelihood, with Adam.
 
-    The learning rate decays to zero as a cosine.
+    The learning rate decays to zero as a cosine. Flows start near the standard normal and
+    their scales are bounded, so standardise data whose mean or scale is far from 0 and 1.
 
     The batches are drawn with replacement by a generator of their own, so the same seed
     gives the same batches whatever else draws random numbers. The flow is trained in
@@ -55,13 +56,15 @@ def fit(
     Raises:
         TypeError: if data is not a tensor of the flow's dtype.
         ValueError: if shapes or numbers are out of range, or data hold NaN or infinity.
-        FloatingPointError: if a loss or a gradient is not finite; the weights stay as
-            they were.
+        FloatingPointError: if a loss or a gradient is not finite; the weights are then
+            put back to the last ones that gave a finite loss.
 
     Cost: one inverse of the transform and its gradient a step.
 
     Source: Kingma and Ba 2015 (Adam, arXiv:1412.6980).
     """
+    if not isinstance(flow, Flow):
+        raise TypeError(f"fit takes a Flow; got {type(flow).__name__}")
     flow.check("data", data, flow.dim)
     if data.dim() != 2 or len(data) == 0:
         raise ValueError(
@@ -70,22 +73,29 @@ def fit(
     if not data.isfinite().all():
         bad = int((~data.isfinite().all(-1)).sum())
         raise ValueError(f"{bad} of {len(data)} rows of data hold NaN or infinity")
-    if context is not None and len(context) != len(data):
-        raise ValueError(f"data has {len(data)} rows, but context has {len(context)}")
+    if context is not None and context.shape != (len(data), flow.context_dim):
+        raise ValueError(
+            f"context must have shape {(len(data), flow.context_dim)}, a row for each of "
+            f"data; got {tuple(context.shape)}"
+        )
     if steps < 1 or batch_size < 1:
         raise ValueError(
             f"steps and batch_size must be at least 1; got {steps} and {batch_size}"
         )
-    parameters = [p for p in flow.parameters() if p.requires_grad and p.numel()]
+    parameters: list[Tensor] = [
+        p for p in flow.parameters() if p.requires_grad and p.numel()
+    ]
     if not parameters:
         raise ValueError("the flow has no parameter to train")
 
+    data, context = data.detach(), None if context is None else context.detach()
     flow.initialize(data, context)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    last_good = [p.detach().clone() for p in parameters]
     history = History()
-    for step in range(steps):
+    for step in range(steps + 1):  # the last round looks at what the last step has made
         rows = torch.randint(len(data), (batch_size,), generator=generator).to(
             data.device
         )
@@ -94,16 +104,17 @@ def fit(
         ).mean()
         optimizer.zero_grad()
         loss.backward()
-        size = torch.nn.utils.clip_grad_norm_(
-            parameters, max_norm=math.inf
-        )  # measures alone
+        size = torch.nn.utils.clip_grad_norm_(parameters, math.inf)  # measures alone
         if not (loss + size).isfinite():
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, last_good)
             raise FloatingPointError(
-                f"step {step}: the loss is {loss.item()}, "
-                f"the gradient's norm {size.item()}; "
-                "the weights are those of the step before"
+                f"step {step}: the loss is {loss.item()}, the gradient's norm "
+                f"{size.item()}; the weights are back at the last finite loss"
             )
-        optimizer.step()
-        schedule.step()
-        history.loss.append(loss.item())
+        if step < steps:
+            torch._foreach_copy_(last_good, [p.detach() for p in parameters])
+            history.loss.append(loss.item())
+            optimizer.step()
+            schedule.step()
     return history

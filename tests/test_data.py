@@ -60,6 +60,28 @@ def test_entropy_of_a_narrow_peak_on_a_wide_one(narrow):
     assert target.entropy().item() == pytest.approx(brute_force.item(), abs=1e-6)
 
 
+def test_entropy_of_one_flat_normal():
+    flat = mf.data.GaussianMixture([[0.0, 0.0]], [[1.0, 1e-3]])
+    assert flat.entropy().item() == pytest.approx(
+        math.log(2 * math.pi * math.e) + math.log(1e-3), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.05, 1.0])
+def test_moons_density_equals_a_dense_rule_near_and_far(noise):
+    moons = mf.data.TwoMoons(noise)
+    generator = torch.Generator().manual_seed(0)
+    near = moons.sample((40,), generator).double()
+    far = near + torch.randn(near.shape, generator=generator, dtype=torch.float64)
+    points = torch.cat([near, far, torch.tensor([[0.0, 0.0], [0.0, -3.0], [1.0, 0.5]])])
+    t = (torch.arange(200_000, dtype=torch.float64) + 0.5) * math.pi / 200_000
+    for point in points:
+        distance = (moons._arcs(t) - point).square().sum(-1).reshape(-1)
+        dense = torch.logsumexp(-distance / (2 * noise**2), 0) - math.log(400_000)
+        dense = dense - math.log(2 * math.pi * noise**2)
+        torch.testing.assert_close(moons.log_prob(point), dense, rtol=1e-3, atol=1e-5)
+
+
 def test_entropy_of_widths_too_far_apart_says_so():
     target = mf.data.GaussianMixture([[0.0, 0.0], [0.0, 0.0]], [1.0, 1e-4])
     with pytest.raises(NotImplementedError, match="differ by 10000 times"):
@@ -104,6 +126,12 @@ def test_moons_density_equals_a_convolution_by_simulation():
         (lambda: mf.data.GaussianMixture([[0.0]], [-1.0]), "positive"),
         (lambda: mf.data.GaussianMixture([[0.0]], [1.0], [1.0, 1.0]), r"\(1,\); got \(2,\)"),
         (lambda: mf.data.GaussianMixture([[0.0]], [1.0], [0.0]), "positive"),
+        (lambda: mf.data.GaussianMixture([[0.0]], [1.0], [math.inf]), "finite"),
+        (lambda: mf.data.GaussianMixture([[math.nan]], [1.0]), "finite"),
+        (lambda: TARGETS["one normal"].log_prob(torch.zeros(7)), r"\(\.\.\., 1\); got \(7,\)"),
+        (lambda: TARGETS["plane"].log_prob(torch.zeros(7, 1)), r"\(\.\.\., 2\)"),
+        (lambda: TARGETS["moons"].log_prob(torch.zeros(7, 1)), r"\(\.\.\., 2\)"),
+        (lambda: TARGETS["moons"].log_prob([0.0, 0.0]), "got list"),
         (lambda: mf.data.TwoMoons(0.0), "at least 0.001"),
         (lambda: mf.data.TwoMoons(math.nan), "at least"),
     ],

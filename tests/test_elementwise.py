@@ -159,6 +159,17 @@ def test_a_batch_is_solved_in_a_few_evaluations(dtype):
     assert calls <= 25
 
 
+def test_monotone_root_reaches_small_values():
+    def power(x):
+        return x**9, math.log(9) + 8 * x.abs().log()
+
+    ends = torch.ones(1, dtype=torch.float64)
+    x = monotone_root(lambda x: (x.exp(), x), ends * 1e-30, -100 * ends, 100 * ends)
+    torch.testing.assert_close(x, (ends * 1e-30).log())
+    x = monotone_root(power, 1e-9 * ends, -0.9 * ends, ends)
+    torch.testing.assert_close(x, 0.1 * ends)
+
+
 def test_monotone_root_survives_a_flat_start():
     def steep(x):  # Newton alone leaps away from the flat parts of a hyperbolic tangent
         return torch.tanh(20 * x), math.log(20) - 2 * torch.log(torch.cosh(20 * x))

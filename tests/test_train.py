@@ -76,8 +76,8 @@ def test_a_context_is_used():
         (dict(data=torch.tensor([[0.0], [math.nan]])), ValueError, "1 of 2 rows"),
         (dict(data=torch.zeros(5, 1).double()), TypeError, "float64"),
         (dict(data=[[1.0]]), TypeError, "Tensor; got list"),
-        (dict(context=torch.zeros(3, 2)), ValueError, "5 rows, but context has 3"),
-        (dict(context=torch.zeros(5, 2)), ValueError, "takes no context"),
+        (dict(flow=mf.Elementwise(1, mf.Affine())), TypeError, "fit takes a Flow"),
+        (dict(context=torch.zeros(5, 2)), ValueError, r"\(5, 0\).*\(5, 2\)"),
         (dict(steps=0), ValueError, "at least 1; got 0"),
         (dict(batch_size=0), ValueError, "at least 1"),
         (dict(flow=mf.Flow(mf.Elementwise(1, mf.Sigmoid()))), ValueError, "no parameter"),
@@ -90,6 +90,29 @@ def test_wrong_input_is_named_and_loses_nothing(change, error, words):
         mf.fit(**arguments)
     for name, tensor in arguments["flow"].state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+def test_a_context_of_the_wrong_shape_is_named():
+    from contract import Conditional
+
+    flow = mf.Flow(Conditional(1, mf.Affine()))
+    for shape in [(3, 2), (5, 1, 2), (5,), ()]:
+        with pytest.raises(ValueError, match=r"\(5, 2\), a row for each"):
+            mf.fit(flow, torch.zeros(5, 1), context=torch.zeros(shape))
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_run_that_diverges_puts_the_last_good_weights_back(steps):
+    flow, data = affine_flow(), torch.randn(50, 1)
+    with pytest.raises(FloatingPointError, match="back at the last finite loss"):
+        mf.fit(flow, data, steps=steps, lr=1e30)
+    assert flow.log_prob(data).isfinite().all()
+
+
+def test_data_that_wants_gradients_gets_none():
+    data = torch.randn(50, 1, requires_grad=True)
+    mf.fit(affine_flow(), data, steps=2)
+    assert data.grad is None
 
 
 def test_a_loss_that_is_not_finite_stops_with_finite_weights():
