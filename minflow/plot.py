@@ -21,6 +21,7 @@ from torch import Tensor
 from minflow.flow import Flow
 from minflow.train import History
 from minflow.transform import Transform
+from minflow.transform import interval as interval_of
 
 BASE, DATA, MODEL, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
 
@@ -88,7 +89,7 @@ def pushforward(flow: Flow, interval: tuple[float, float], reach: float = 4.0) -
     Args:
         flow: a flow with dim 1.
         interval: the z between which the mass is shaded.
-        reach: the base is drawn from −reach to reach.
+        reach: the base is drawn from −reach to reach, as far as it lives there.
 
     Raises:
         ValueError: if the flow has another dim.
@@ -96,16 +97,18 @@ def pushforward(flow: Flow, interval: tuple[float, float], reach: float = 4.0) -
     if flow.dim != 1:
         raise ValueError(f"pushforward draws a flow with dim 1; got dim {flow.dim}")
 
+    dtype = next(flow.base.buffers()).dtype
+    start, end = interval_of(flow.base.support) or (-math.inf, math.inf)
+
     def carry(z: np.ndarray) -> np.ndarray:
-        return flow.transform(torch.tensor(z, dtype=torch.float32)[:, None])[0][
-            :, 0
-        ].numpy()
+        x, _ = flow.transform(torch.tensor(z, dtype=dtype)[:, None])
+        return x[:, 0].numpy()
 
     def height(log_prob: Callable[[Tensor], Tensor], points: np.ndarray) -> np.ndarray:
-        return log_prob(torch.tensor(points, dtype=torch.float32)[:, None]).exp().numpy()
+        return log_prob(torch.tensor(points, dtype=dtype)[:, None]).exp().numpy()
 
     with torch.no_grad():
-        z = np.linspace(-reach, reach, 801)
+        z = np.linspace(max(-reach, start + 1e-3), min(reach, end - 1e-3), 801)
         x = carry(z)
         x_line = np.linspace(x.min(), x.max(), 1601)
         z_part = np.linspace(min(interval), max(interval), 801)

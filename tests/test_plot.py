@@ -47,6 +47,14 @@ def test_pushforward_draws_a_falling_map_too():
     assert all("mass 0.34" in text for text in texts)
 
 
+def test_pushforward_draws_other_bases_and_float64():
+    base = torch.distributions.Uniform(torch.zeros(1), torch.ones(1))
+    flow = mf.Flow(mf.Elementwise(1, mf.Logit()), base).double()
+    figure = plot.pushforward(flow, (0.25, 0.75))
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert texts == ["z: mass 0.50\n    peak 1.000", "x: mass 0.50\n    peak 0.250"]
+
+
 def test_pushforward_wants_one_dimension():
     with pytest.raises(ValueError, match="got dim 2"):
         plot.pushforward(mf.Flow(mf.TriangularAffine(2)), (0.0, 1.0))
