@@ -4,6 +4,7 @@ from importlib import import_module
 from types import ModuleType
 
 from minflow import data
+from minflow.base import StandardNormal
 from minflow.elementwise import (
     Affine,
     Elementwise,
@@ -13,7 +14,7 @@ from minflow.elementwise import (
     ScalarMap,
     Sigmoid,
 )
-from minflow.flow import Flow, StandardNormal
+from minflow.flow import Flow
 from minflow.linear import TriangularAffine
 from minflow.saving import load, save
 from minflow.train import History, fit

@@ -15,18 +15,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from minflow import elementwise, linear, transform
-from minflow import flow as flow_module
+from minflow import base, elementwise, linear, transform
 from minflow.elementwise import ScalarMap
 from minflow.flow import Flow
 
 FORMAT = 1
 CLASSES = {
     name: value
-    for module in (transform, elementwise, linear, flow_module)
+    for module in (transform, base, elementwise, linear)
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, nn.Module | ScalarMap)
-}
+} | {"Flow": Flow}
 
 
 def save(flow: Flow, path: str | os.PathLike[str]) -> None:

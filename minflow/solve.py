@@ -43,6 +43,7 @@ def monotone_root(
         x, of target's shape, to the rounding of its dtype; NaN where the target is NaN.
 
     Cost: a batch runs until its slowest point is solved, 5 to 20 evaluations as a rule.
+    How many depends on the numbers: `torch.func.vmap` and whole graphs refuse it.
     """
     with torch.no_grad():
         x = _bracketed_newton(value_and_log_slope, target, lower, upper, value_rounding)
