@@ -61,7 +61,7 @@ class Flow(nn.Module):
             raise TypeError("a flow is no base of another: Compose their transforms")
         elif isinstance(base, Distribution):
             base = DistributionBase(base)
-        like = next((p for p in transform.parameters()), None)
+        like = next(transform.parameters(), None)
         if isinstance(base, StandardNormal) and like is not None:
             base = base.to(like)
         if not isinstance(base, StandardNormal | DistributionBase):
