@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
+
+Shape = int | Sequence[int]
+
+
+def as_size(shape: Shape) -> Size:
+    """A sample shape as torch writes it; an int n stands for (n,)."""
+    return Size([shape]) if isinstance(shape, int) else Size(shape)
 
 
 class StandardNormal(nn.Module):
@@ -80,7 +87,7 @@ class DistributionBase(nn.Module):
             raise ValueError(f"a base must be continuous; got {distribution}")
         self.dim = distribution.event_shape[0]
         self._template = distribution
-        self._tensors = list(_tensors_in(distribution))
+        self._tensors = _tensors_in(distribution)
         for i, tensor in enumerate(self._tensors):
             if tensor.requires_grad:
                 raise ValueError("a base's parameters are constants; detach() them first")

@@ -16,15 +16,13 @@ from torch import Generator, Size, Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
+from minflow.base import Shape, as_size
+
 
 def _check_points(value: Tensor, dim: int) -> None:
     if not isinstance(value, Tensor) or value.dim() == 0 or value.shape[-1] != dim:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"points must be a tensor of shape (..., {dim}); got {got}")
-
-
-def _size(shape: int | Sequence[int]) -> Size:
-    return Size([shape]) if isinstance(shape, int) else Size(shape)
 
 
 class GaussianMixture(Distribution):
@@ -92,10 +90,10 @@ class GaussianMixture(Distribution):
         return (self.weights.log() + log_normal.sum(-1)).logsumexp(-1)
 
     def sample(
-        self, sample_shape: int | Sequence[int] = (), generator: Generator | None = None
+        self, sample_shape: Shape = (), generator: Generator | None = None
     ) -> Tensor:
         """Points of shape (*sample_shape, D)."""
-        shape = _size(sample_shape)
+        shape = as_size(sample_shape)
         picks = torch.multinomial(
             self.weights, shape.numel(), replacement=True, generator=generator
         ).reshape(shape)
@@ -116,10 +114,8 @@ class GaussianMixture(Distribution):
             raise NotImplementedError(
                 f"the entropy by quadrature is for D = 1 and 2; D is {dim}"
             )
-        exact = GaussianMixture(self.means, self.stds, self.weights)
-        exact.means, exact.stds, exact.weights = (
-            t.double() for t in (self.means, self.stds, self.weights)
-        )
+        parameters = self.means, self.stds, self.weights
+        exact = GaussianMixture(*(t.double() for t in parameters))
         # The trapezoidal rule on a normal weight: spacing 1/8 and reach 9 are far enough,
         # and finer where a narrow component makes a peak in log p under a wide one.
         narrowest = float((self.stds.amin(0) / self.stds.amax(0)).min())
@@ -216,10 +212,10 @@ class TwoMoons(Distribution):
         return (nearest - width).clamp(min=start), (nearest + width).clamp(max=end)
 
     def sample(
-        self, sample_shape: int | Sequence[int] = (), generator: Generator | None = None
+        self, sample_shape: Shape = (), generator: Generator | None = None
     ) -> Tensor:
         """Points of shape (*sample_shape, 2)."""
-        shape = _size(sample_shape)
+        shape = as_size(sample_shape)
         t = torch.rand(shape, generator=generator) * math.pi
         first = torch.rand(shape, generator=generator) < 0.5
         upper, lower = self._arcs(t)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,14 +17,8 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
-from minflow.base import DistributionBase, StandardNormal, within
+from minflow.base import DistributionBase, Shape, StandardNormal, as_size, within
 from minflow.transform import Transform, interval
-
-Shape = int | Sequence[int]
-
-
-def _size(shape: Shape) -> Size:
-    return Size([shape]) if isinstance(shape, int) else Size(shape)
 
 
 class Flow(nn.Module):
@@ -119,20 +112,20 @@ class Flow(nn.Module):
         self.check("x", x, self.dim)
         self._check_context(context)
 
-        def log_prob(x: Tensor) -> Tensor:
+        def score(x: Tensor) -> Tensor:
             z, log_det = self.transform.inverse(x, context)
             return self.base.log_prob(z) + log_det
 
         if self._limits == (-math.inf, math.inf):
-            return log_prob(x)
+            return score(x)
         inside = self.transform.codomain.check(x)
         if self._limits is None:
-            return torch.where(inside, log_prob(x), -math.inf)
+            return torch.where(inside, score(x), -math.inf)
         low, high = self._limits  # an end itself has no point of the base to come from
         inside = inside & ((low < x) & (x < high)).all(-1)
         one_side = low + 1 if math.isfinite(low) else high - 1
         middle = (low + high) / 2 if math.isfinite(low + high) else one_side
-        return within(inside, x, x.new_tensor(middle), log_prob)
+        return within(inside, x, x.new_tensor(middle), score)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The same as `log_prob`: what torch's own tools call."""
@@ -215,7 +208,7 @@ class Flow(nn.Module):
 
     def _base_points(self, shape: Shape, context: Tensor | None) -> Tensor:
         self._check_context(context)
-        batch = _size(shape)
+        batch = as_size(shape)
         if context is not None:
             batch = batch + context.shape[:-1]
         return self.base.rsample(batch)
@@ -266,7 +259,7 @@ class FlowDistribution(Distribution):
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> FlowDistribution:
         """The same law for every point of a larger batch."""
-        shape = _size(batch_shape)
+        shape = as_size(batch_shape)
         context = self.context
         if context is not None:
             context = context.expand(*shape, self.flow.context_dim)
@@ -274,7 +267,7 @@ class FlowDistribution(Distribution):
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
         """Points of shape (*sample_shape, *batch_shape, D), with gradients."""
-        shape = _size(sample_shape)
+        shape = as_size(sample_shape)
         if self.context is None:
             shape = shape + self.batch_shape
         return self.flow.rsample(shape, self.context)

@@ -79,10 +79,13 @@ def load(path: str | os.PathLike[str], flow: Flow | None = None) -> Flow:
         The flow, on the CPU if rebuilt.
 
     Raises:
+        TypeError: if what is handed in is not a Flow.
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, is no minflow file, was written by a newer
             minflow, or does not fit the flow handed in, which then stays as it was.
     """
+    if not isinstance(flow, Flow | None):
+        raise TypeError(f"load fills a Flow; got {type(flow).__name__}")
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
@@ -151,10 +154,10 @@ def _check_fit(
                 f"{tuple(tensor.shape)} {tensor.dtype} in the file and "
                 f"{tuple(want.shape)} {want.dtype} in the flow"
             )
-    if json.loads(json.dumps(_describe(flow, set()))) != description:
+    make = _describe(flow, set())
+    if make != description:
         raise ValueError(
-            f"{path!r} holds {_words(description)}, "
-            f"but the flow is {_words(_describe(flow, set()))}"
+            f"{path!r} holds {_words(description)}, but the flow is {_words(make)}"
         )
 
 
@@ -162,7 +165,7 @@ def _digest(description: str, tensors: dict[str, Tensor]) -> str:
     """SHA-256 of the description and of all tensors; it finds damage, not a forger."""
     digest = hashlib.sha256(description.encode())
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
+        tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

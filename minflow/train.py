@@ -22,6 +22,12 @@ class History:
         return f"History({len(self.loss)} steps{last})"
 
 
+@torch.no_grad()
+def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
+
+
 def fit(
     flow: Flow,
     data: Tensor,
@@ -106,14 +112,13 @@ def fit(
         loss.backward()
         size = torch.nn.utils.clip_grad_norm_(parameters, math.inf)  # measures alone
         if not (loss + size).isfinite():
-            with torch.no_grad():
-                torch._foreach_copy_(parameters, last_good)
+            _copy(last_good, parameters)
             raise FloatingPointError(
                 f"step {step}: the loss is {loss.item()}, the gradient's norm "
                 f"{size.item()}; the weights are back at the last finite loss"
             )
         if step < steps:
-            torch._foreach_copy_(last_good, [p.detach() for p in parameters])
+            _copy(parameters, last_good)
             history.loss.append(loss.item())
             optimizer.step()
             schedule.step()

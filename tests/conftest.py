@@ -7,8 +7,10 @@ and where CI=true a test that skips itself has failed, so that a green run means
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 # Before torch is imported, and for the kernels that run the notebooks.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -52,3 +54,25 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("CI") == "true":
         # A plugin, not a hook of this file: it must reach notebooks and doctests too.
         config.pluginmanager.register(NoSkips(), "no-skips")
+
+
+@pytest.fixture(scope="module")  # no longer: its event loop would be in the notebooks' way
+def browser() -> Iterator[Any]:
+    """The system's Chromium, else the one that Playwright has; neither: skip, and say so."""
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    flags = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+    flags += " disable-component-update disable-sync"
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    with api.sync_playwright() as playwright:
+        for program in [*filter(None, map(shutil.which, names)), None]:
+            try:
+                browser = playwright.chromium.launch(
+                    executable_path=program, args=[f"--{flag}" for flag in flags.split()]
+                )
+                break
+            except Exception as error:  # no such browser, or it does not start: try the next
+                why = error
+        else:
+            pytest.skip(f"no Chromium: neither the system's nor Playwright's own starts ({why})")
+        yield browser
+        browser.close()

@@ -8,7 +8,6 @@ for each page, and a page that breaks all of them at once proves that each can f
 from __future__ import annotations
 
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,21 +21,10 @@ from playwright.sync_api import (
     Frame,
     Locator,
     Page,
-    Playwright,
     Request,
     Response,
-    sync_playwright,
 )
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 WIDE = {"width": 1280, "height": 900}
 NARROW = {"width": 390, "height": 844}
 
@@ -238,26 +226,7 @@ def look(browser: Browser, address: str, where: str) -> Findings:
     return found
 
 
-# --- The browser and the pages ------------------------------------------------------------------
-
-
-def launch(playwright: Playwright) -> Browser:
-    """The system's Chromium, else the one that Playwright has; neither: skip, and say so."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    for program in [p for name in names if (p := shutil.which(name))] + [None]:
-        try:
-            return playwright.chromium.launch(executable_path=program, args=FLAGS)
-        except Exception as error:  # no such browser, or it does not start: try the next
-            why = error
-    pytest.skip(f"no Chromium: neither the system's nor Playwright's own starts ({why})")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch(playwright)
-        yield browser
-        browser.close()
+# --- The pages --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

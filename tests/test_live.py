@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import itertools
-import os
 import re
-import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -137,21 +135,6 @@ HOST = """<!doctype html><html lang="en" data-theme="{theme}"><head><meta charse
 body {{ margin: 16px; }} html[data-theme=dark] {{ background: #121212; color: #eee; }}
 </style></head><body><main><h1>A page</h1>{output}<p style="height: 900px">After.</p></main>
 </body></html>"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for path in map(shutil.which, names) if path), None)
-    with sync_api.sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-        if not found and not os.path.exists(own):
-            pytest.skip("no Chromium on the PATH and none that Playwright installed")
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic"]
-        it = playwright.chromium.launch(executable_path=found or own, args=arguments)
-        yield it
-        it.close()
 
 
 class Shown:

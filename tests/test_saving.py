@@ -196,6 +196,8 @@ def test_other_files_are_told_apart(tmp_path):
         mf.load(tmp_path / "text")
     with pytest.raises(TypeError, match="TriangularAffine"):
         mf.save(mf.TriangularAffine(2), tmp_path / "x")
+    with pytest.raises(TypeError, match="fills a Flow; got TriangularAffine"):
+        mf.load(tmp_path / "text", mf.TriangularAffine(2))
 
 
 def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
