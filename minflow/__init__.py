@@ -5,6 +5,7 @@ from types import ModuleType
 
 from minflow import data
 from minflow.base import StandardNormal
+from minflow.diagnose import diagnose
 from minflow.elementwise import (
     Affine,
     Elementwise,
@@ -15,9 +16,11 @@ from minflow.elementwise import (
     Sigmoid,
 )
 from minflow.flow import Flow
-from minflow.linear import TriangularAffine
+from minflow.linear import Householder, Standardize, TriangularAffine
+from minflow.measure import Gap, paired_gap
+from minflow.run import History
 from minflow.saving import load, save
-from minflow.train import History, fit
+from minflow.train import fit, fit_energy
 from minflow.transform import Compose, Inverse, Transform
 
 __version__ = "0.1.0"
@@ -27,7 +30,9 @@ __all__ = [
     "Compose",
     "Elementwise",
     "Flow",
+    "Gap",
     "History",
+    "Householder",
     "Inverse",
     "LeakyReLU",
     "Logit",
@@ -35,11 +40,15 @@ __all__ = [
     "ScalarMap",
     "Sigmoid",
     "StandardNormal",
+    "Standardize",
     "Transform",
     "TriangularAffine",
     "data",
+    "diagnose",
     "fit",
+    "fit_energy",
     "load",
+    "paired_gap",
     "save",
 ]
 

@@ -45,6 +45,11 @@ class ScalarMap:
         raise NotImplementedError(f"{type(self).__name__} has no num_params")
 
     @property
+    def soft_bounded(self) -> slice:
+        """Which parameters pass through `soft_bound`; none if the map has no bound."""
+        return slice(0)
+
+    @property
     def domain(self) -> Constraint:
         """Where each z may lie; the real line unless the map says otherwise."""
         return constraints.real
@@ -88,6 +93,10 @@ class Affine(ScalarMap):
     def num_params(self) -> int:
         return 2
 
+    @property
+    def soft_bounded(self) -> slice:
+        return slice(1, 2)
+
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         log_scale = soft_bound(params[1], self.bound)
         return z * log_scale.exp() + params[0], log_scale.expand_as(z)
@@ -121,6 +130,10 @@ class LeakyReLU(ScalarMap):
     @property
     def num_params(self) -> int:
         return 1
+
+    @property
+    def soft_bounded(self) -> slice:
+        return slice(0, 1)
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         log_slope = torch.where(z < 0, soft_bound(params[0], self.bound), 0.0)
@@ -223,6 +236,10 @@ class MixtureCDF(ScalarMap):
     @property
     def num_params(self) -> int:
         return 3 * self.components
+
+    @property
+    def soft_bounded(self) -> slice:
+        return slice(2 * self.components, 3 * self.components)
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         log_weights, means, log_scales = self.mixture(params)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from minflow.flow import Flow
-from minflow.train import History
+from minflow.run import History
 from minflow.transform import Transform
 from minflow.transform import interval as interval_of
 
@@ -220,19 +220,27 @@ def history(
 ) -> Axes:
     """The loss of each step and its running mean, in nats, and the entropy that it can't beat.
 
+    Held-out scores are black dots, the best one ringed; skipped steps are left out.
+
     Args:
-        record: what `fit` returned.
-        floor: the target's entropy, if known.
+        record: what `fit` or `fit_energy` returned.
+        floor: the target's entropy, if known; for `fit_energy`, −log Z.
         ax: where to draw; a new axes if None.
         smooth: how many steps the running mean takes in.
     """
     ax = ax or plt.subplots(figsize=(5.6, 3))[1]
     loss = np.asarray(record.loss)
-    steps = np.arange(1, len(loss) + 1)
+    steps = np.arange(1, len(loss) + 1)[np.isfinite(loss)]
+    loss = loss[np.isfinite(loss)]
     ax.plot(steps, loss, color=MODEL, alpha=0.3, lw=1, label="each batch")
     if len(loss) >= smooth:
         mean = np.convolve(loss, np.ones(smooth) / smooth, mode="valid")
         ax.plot(steps[smooth - 1 :], mean, color=MODEL, label=f"mean of {smooth} steps")
+    if record.validation:
+        ax.plot(*zip(*record.validation, strict=True), "k.-", lw=1, label="held out")
+    if record.best_step is not None:
+        best = dict(record.validation)[record.best_step]
+        ax.plot(record.best_step, best, "ko", ms=10, mfc="none", label="best")
     if floor is not None and math.isfinite(floor):
         ax.axhline(floor, color=DATA, ls="--", label="entropy: the floor")
     ax.set(xlabel="step", ylabel="mean $-\\log q$ (nats)")

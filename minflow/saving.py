@@ -16,6 +16,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from minflow import base, elementwise, linear, transform
+from minflow.checkpoint import write_atomically
 from minflow.elementwise import ScalarMap
 from minflow.flow import Flow
 
@@ -57,14 +58,7 @@ def save(flow: Flow, path: str | os.PathLike[str]) -> None:
         "sha256": _digest(description, tensors),
     }
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(to_bytes(tensors, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(target, to_bytes(tensors, metadata), temporary)
 
 
 def load(path: str | os.PathLike[str], flow: Flow | None = None) -> Flow:
@@ -159,6 +153,11 @@ def _check_fit(
         raise ValueError(
             f"{path!r} holds {_words(description)}, but the flow is {_words(make)}"
         )
+
+
+def in_words(flow: Flow) -> str:
+    """How a flow is built, as one would write it in Python; other parts by their class."""
+    return _words(_describe(flow, set()))
 
 
 def _digest(description: str, tensors: dict[str, Tensor]) -> str:

@@ -61,7 +61,7 @@ class Findings(list[Finding]):
         return Findings(finding for finding in self if not finding.ok)
 
     def __repr__(self) -> str:
-        return "\n".join(map(str, self)) or "nothing was checked"
+        return "\n".join(map(str, self)) or "nothing found"
 
     def _repr_html_(self) -> str:
         rows = "".join(

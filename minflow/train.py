@@ -1,125 +1,233 @@
-"""Fit a flow to samples by maximum likelihood."""
+"""Fit a flow to samples by maximum likelihood, or to a density by reverse KL."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+import itertools
+import os
+from collections.abc import Callable
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from minflow.batches import Data, Loader, Rows, source, unpack
 from minflow.flow import Flow
-
-
-@dataclass
-class History:
-    """What a fit has seen: the mean −log q of each step's batch, in nats."""
-
-    loss: list[float] = field(default_factory=list)
-
-    def __repr__(self) -> str:
-        last = f", last loss {self.loss[-1]:.3f} nats" if self.loss else ""
-        return f"History({len(self.loss)} steps{last})"
-
-
-@torch.no_grad()
-def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        target.copy_(source)
+from minflow.run import History, Plan, evaluating, minimise
+from minflow.saving import in_words
 
 
 def fit(
     flow: Flow,
-    data: Tensor,
+    data: Data,
     *,
     context: Tensor | None = None,
+    validation: float | Data | None = None,
     steps: int = 1000,
     batch_size: int = 256,
     lr: float = 1e-2,
+    warmup: int = 0,
+    clip: float | None = None,
+    check_every: int = 100,
+    patience: int | None = None,
+    on_nonfinite: Literal["stop", "skip"] = "stop",
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 500,
     seed: int = 0,
 ) -> History:
     """Minimise the mean of −log q(x) over data: maximum likelihood, with Adam.
 
-    The learning rate decays to zero as a cosine. Flows start near the standard normal and
-    their scales are bounded, so standardise data whose mean or scale is far from 0 and 1.
+    The flow is trained in place. Flows start near the standard normal and their scales
+    are bounded: let data whose mean or scale is far from 0 and 1 pass through a
+    `Standardize` layer.
 
-    The batches are drawn with replacement by a generator of their own, so the same seed
-    gives the same batches whatever else draws random numbers. The flow is trained in
-    place.
+    The learning rate rises over `warmup` steps and then falls to zero as a cosine. Rows
+    are shuffled anew for each pass. All that is random comes from `seed`; the global
+    generators are left as they were.
 
     Args:
-        flow: the flow to train.
-        data: N points, shape (N, D).
-        context: for a conditional flow, shape (N, C).
+        flow: the flow to train, on any device.
+        data: N points, shape (N, D); or a map-style data set, or a loader, of x or
+            (x, context).
+        context: for a conditional flow and points in a tensor, shape (N, C).
+        validation: held-out data, of any of these kinds, or the fraction of `data` to
+            hold out. The flow then ends with the weights that scored best on them.
         steps: how many batches.
-        batch_size: points a batch.
-        lr: Adam's learning rate at the start; it ends at zero.
-        seed: for the batches.
+        batch_size: rows a batch, all rows if they are fewer; a loader has its own.
+        lr: Adam's largest learning rate.
+        warmup: steps over which it rises.
+        clip: the gradient's largest norm; None does not clip.
+        check_every: steps between two looks at the validation data.
+        patience: stop after so many looks without a new best; None never does.
+        on_nonfinite: whether a loss or gradient that is not finite stops the run, or
+            its step is skipped (20 in a row stop it all the same).
+        progress: whether to show a bar; None shows one in a terminal.
+        checkpoint: a file to write the run to. If it is there already, the run goes on
+            from it and ends where it would have ended, bit for bit on a CPU with the
+            same number of threads. With a loader the batches differ, and so does what a
+            data set draws from generators other than torch's.
+        checkpoint_every: steps between two checkpoints.
+        seed: for the batches and all else that is random, at least 0.
 
     Returns:
-        The history of the losses.
+        Losses, validation scores and skipped steps. A run that is interrupted leaves the
+        flow as it is at that moment; the rest is in the checkpoint.
 
     Raises:
-        TypeError: if data is not a tensor of the flow's dtype.
-        ValueError: if shapes or numbers are out of range, or data hold NaN or infinity.
-        FloatingPointError: if a loss or a gradient is not finite; the weights are then
-            put back to the last ones that gave a finite loss.
+        TypeError: if data is none of the kinds, or of another dtype than the flow.
+        ValueError: if shapes or numbers are out of range, data hold NaN or infinity, or
+            the checkpoint does not fit.
+        FloatingPointError: if a loss or a gradient is not finite; it names the layer
+            that made it. The weights are then the last ones that gave a finite loss.
 
-    Cost: one inverse of the transform and its gradient a step.
+    Cost: one inverse of the transform and its gradient a step. One number, the loss,
+    comes back from the device in each.
 
-    Source: Kingma and Ba 2015 (Adam, arXiv:1412.6980).
+    Source: Kingma and Ba 2015 (Adam, arXiv:1412.6980); Loshchilov and Hutter 2017
+    (cosine, arXiv:1608.03983); Pascanu, Mikolov and Bengio 2013 (clipping,
+    arXiv:1211.5063).
     """
+    plan = Plan(
+        steps, batch_size, lr, warmup, clip, on_nonfinite, seed, progress, checkpoint,
+        checkpoint_every, check_every, patience,
+    )  # fmt: skip
     if not isinstance(flow, Flow):
         raise TypeError(f"fit takes a Flow; got {type(flow).__name__}")
-    flow.check("data", data, flow.dim)
-    if data.dim() != 2 or len(data) == 0:
-        raise ValueError(
-            f"data must have shape (N, {flow.dim}), N >= 1; got {tuple(data.shape)}"
-        )
-    if not data.isfinite().all():
-        bad = int((~data.isfinite().all(-1)).sum())
-        raise ValueError(f"{bad} of {len(data)} rows of data hold NaN or infinity")
-    if context is not None and context.shape != (len(data), flow.context_dim):
-        raise ValueError(
-            f"context must have shape {(len(data), flow.context_dim)}, a row for each of "
-            f"data; got {tuple(context.shape)}"
-        )
-    if steps < 1 or batch_size < 1:
-        raise ValueError(
-            f"steps and batch_size must be at least 1; got {steps} and {batch_size}"
-        )
-    parameters: list[Tensor] = [
-        p for p in flow.parameters() if p.requires_grad and p.numel()
-    ]
-    if not parameters:
-        raise ValueError("the flow has no parameter to train")
+    train, held_out = _sources(flow, data, context, validation, seed)
+    device = _device(flow)
 
-    data, context = data.detach(), None if context is None else context.detach()
-    flow.initialize(data, context)
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(parameters, lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    last_good = [p.detach().clone() for p in parameters]
-    history = History()
-    for step in range(steps + 1):  # the last round looks at what the last step has made
-        rows = torch.randint(len(data), (batch_size,), generator=generator).to(
-            data.device
-        )
-        loss = -flow.log_prob(
-            data[rows], None if context is None else context[rows]
-        ).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        size = torch.nn.utils.clip_grad_norm_(parameters, math.inf)  # measures alone
-        if not (loss + size).isfinite():
-            _copy(last_good, parameters)
-            raise FloatingPointError(
-                f"step {step}: the loss is {loss.item()}, the gradient's norm "
-                f"{size.item()}; the weights are back at the last finite loss"
+    def batch_of(step: int) -> object:
+        return train.of_step(step, batch_size, seed)
+
+    def loss(batch: object) -> Tensor:
+        return -flow.log_prob(*unpack(batch, device)).mean()
+
+    def start() -> None:
+        first = train.of_step(0, max(batch_size, 2048), seed)
+        flow.initialize(*unpack(first, device))
+
+    def score() -> float:
+        assert held_out is not None
+        total, count = 0.0, 0
+        with torch.no_grad(), evaluating(flow):
+            for batch in held_out.in_order(max(batch_size, 1024)):
+                log_q = flow.log_prob(*unpack(batch, device))
+                total, count = total - log_q.double().sum().item(), count + len(log_q)
+        if count == 0:
+            raise ValueError(
+                "validation gave no batch: a loader must have some, and start again each "
+                "time it is iterated"
             )
-        if step < steps:
-            _copy(parameters, last_good)
-            history.loss.append(loss.item())
-            optimizer.step()
-            schedule.step()
-    return history
+        return total / count
+
+    return minimise(
+        flow,
+        batch_of,
+        loss,
+        plan,
+        start=start,
+        score=None if held_out is None else score,
+        seen={
+            "data": train.fingerprint(),
+            "validation": "" if held_out is None else held_out.fingerprint(),
+            "flow": in_words(flow),
+        },
+    )
+
+
+def _sources(
+    flow: Flow,
+    data: Data,
+    context: Tensor | None,
+    validation: float | Data | None,
+    seed: int,
+) -> tuple[Rows | Loader, Rows | Loader | None]:
+    """What to train on, and what is held out."""
+    train = source(flow, "data", data, context)
+    if validation is None:
+        return train, None
+    if isinstance(validation, float | int | np.floating):
+        if isinstance(train, Loader):
+            raise TypeError("a fraction of a loader cannot be held out: hand in another")
+        return train.split(float(validation), seed)
+    return train, source(flow, "validation", validation)
+
+
+def _device(flow: Flow) -> torch.device:
+    return next(itertools.chain(flow.parameters(), flow.buffers())).device
+
+
+def fit_energy(
+    flow: Flow,
+    log_density: Callable[[Tensor], Tensor],
+    *,
+    steps: int = 1000,
+    batch_size: int = 256,
+    lr: float = 1e-2,
+    warmup: int = 0,
+    clip: float | None = None,
+    on_nonfinite: Literal["stop", "skip"] = "stop",
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 500,
+    seed: int = 0,
+) -> History:
+    """Minimise the mean of log q(x) − log p̃(x) over the flow's own samples: reverse KL.
+
+        E_q[log q(x) − log p̃(x)] = KL(q‖p) − log Z,   p = p̃ / Z
+
+    So the loss is at least −log Z, and −loss bounds log Z from below. No samples of p are
+    needed, only its density up to a factor. A mode that the flow never visits costs
+    nothing: it may be dropped unseen.
+
+    Args:
+        flow: the flow to train, in place, on any device.
+        log_density: log p̃, (B, D) -> (B,) in nats, with gradients for x.
+        steps, lr, warmup, clip, on_nonfinite, progress, checkpoint_every, seed: as in
+            `fit`.
+        batch_size: samples a step.
+        checkpoint: as in `fit`; the file cannot tell one log_density from another.
+
+    Returns:
+        The history, whose loss is the mean of log q − log p̃ in nats.
+
+    Raises:
+        TypeError: if flow is not a Flow, or log_density cannot be called.
+        ValueError: if a number is out of range, the checkpoint does not fit, or
+            log_density does not give one number a point.
+        FloatingPointError: as in `fit`.
+
+    Cost: one forward of the transform, one log_density and their gradients a step.
+
+    Source: Rezende and Mohamed 2015 (arXiv:1505.05770), equation 15.
+    """
+    plan = Plan(
+        steps, batch_size, lr, warmup, clip, on_nonfinite, seed, progress, checkpoint,
+        checkpoint_every,
+    )  # fmt: skip
+    if not isinstance(flow, Flow):
+        raise TypeError(f"fit_energy takes a Flow; got {type(flow).__name__}")
+    if flow.context_dim:
+        raise ValueError("fit_energy trains flows without a context")
+    if not callable(log_density):
+        raise TypeError(f"log_density must be callable; got {log_density!r}")
+
+    def batch_of(step: int) -> Tensor:
+        return flow.base.rsample(torch.Size([batch_size])).detach()
+
+    def loss(z: Tensor) -> Tensor:
+        x, log_det = flow.transform(z)
+        log_q = flow.base.log_prob(z) - log_det
+        log_p = log_density(x)
+        if not isinstance(log_p, Tensor) or log_p.shape != log_q.shape:
+            got = tuple(log_p.shape) if isinstance(log_p, Tensor) else repr(log_p)
+            raise ValueError(
+                f"log_density must give one number a point, shape {tuple(log_q.shape)}; "
+                f"got {got}"
+            )
+        if x.requires_grad and not log_p.requires_grad:
+            raise ValueError("log_density must be computed from x by torch, undetached")
+        return (log_q - log_p).mean()
+
+    return minimise(flow, batch_of, loss, plan, seen={"flow": in_words(flow)})

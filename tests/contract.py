@@ -83,6 +83,11 @@ def conditional(scalar_map: mf.ScalarMap) -> Callable[[int], mf.Transform]:
     return lambda dim: Conditional(dim, scalar_map)
 
 
+def standardize(dim: int) -> mf.Transform:
+    rows = torch.arange(4.0 * dim).reshape(4, dim).square()
+    return mf.Standardize.of(rows / rows.std(0))
+
+
 def layered(dim: int) -> mf.Transform:
     return mf.Compose(
         mf.TriangularAffine(dim),
@@ -111,6 +116,8 @@ CONTRACT = {
         network_passes=(1, 1),
     ),
     "StartsFromData": Promise(StartsFromData, mixes=False),
+    "Householder": Promise(mf.Householder, mixes=True),
+    "Standardize": Promise(standardize, mixes=False),
     "TriangularAffine": Promise(mf.TriangularAffine, mixes=True),
     "Inverse": Promise(lambda dim: mf.Inverse(mf.TriangularAffine(dim)), mixes=True),
     "Compose": Promise(layered, mixes=True, closed_form=(), network_passes=(1, 1)),

@@ -1,10 +1,11 @@
-"""The formula sheet, checked: each formula against quadrature or automatic differentiation.
+"""The formula sheet, checked: against quadrature, simulation or automatic differentiation.
 
 The rows of its tables are read from the page, so a row that no test knows is noticed.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from torch.special import digamma
 
 import minflow
 from minflow.elementwise import soft_bound
+from minflow.run import Plan
 
 PAGE = (Path(__file__).resolve().parent.parent / "book" / "formulas.md").read_text("utf-8")
 
@@ -180,29 +182,91 @@ def test_not_square() -> None:
 # Likelihood
 
 
-def test_mean_nll_is_entropy_plus_kl() -> None:
-    def p(x: Tensor) -> Tensor:
-        return 0.3 * normal(x, -2, 0.5) + 0.7 * normal(x, 1, 1)
+def bumps(x: Tensor) -> Tensor:
+    """A target with two components, of weights 0.3 and 0.7."""
+    return 0.3 * normal(x, -2, 0.5) + 0.7 * normal(x, 1, 1)
 
+
+def kl(p: Callable[[Tensor], Tensor], q: Callable[[Tensor], Tensor]) -> Tensor:
+    """E_p[log p − log q] on a line that holds nearly all of both masses."""
+    return integral(lambda x: xlogx(p(x)) - p(x) * q(x).clamp(min=1e-300).log(), -12, 12)
+
+
+def test_mean_nll_is_entropy_plus_kl_and_both_directions_are_positive() -> None:
     def q(x: Tensor) -> Tensor:
         return normal(x, 0.2, 1.6)
 
-    nll = integral(lambda x: -p(x) * q(x).log(), -12, 12)
-    entropy = -integral(lambda x: xlogx(p(x)), -12, 12)
-    kl = integral(lambda x: p(x) * (p(x).log() - q(x).log()), -12, 12)
-    close(nll, entropy + kl)
-    assert kl > 0
+    nll = integral(lambda x: -bumps(x) * q(x).log(), -12, 12)
+    entropy = -integral(lambda x: xlogx(bumps(x)), -12, 12)
+    close(nll, entropy + kl(bumps, q))
+    assert kl(bumps, q) > 0
+    assert kl(q, bumps) > 0
+    close(kl(q, q), 0)
+    assert abs(kl(bumps, q) - kl(q, bumps)) > 0.01
 
 
-def test_paired_estimate_and_its_standard_error() -> None:
-    """Over many repetitions, the estimate's spread is the standard error that each states."""
+def test_reverse_kl_with_a_density_up_to_a_factor() -> None:
+    """For exp(−x⁴/4), whose integral is Γ(1/4)/√2."""
+    log_z = math.lgamma(1 / 4) - 0.5 * math.log(2)
+
+    def p(x: Tensor) -> Tensor:
+        return torch.exp(-(x**4) / 4 - log_z)
+
+    def q(x: Tensor) -> Tensor:
+        return normal(x, 0.1, 0.5)
+
+    close(integral(p, -6, 6), 1)
+    loss = integral(lambda x: xlogx(q(x)) + q(x) * x**4 / 4, -12, 12)
+    close(loss, kl(q, p) - log_z)
+    assert loss > -log_z
+
+
+def test_a_part_of_the_mass_costs_at_most_its_log() -> None:
+    def far_apart(x: Tensor) -> Tensor:
+        return 0.3 * light(x) + 0.7 * normal(x, 3, 1)
+
+    def light(x: Tensor) -> Tensor:
+        return normal(x, -2, 0.5)
+
+    def noisy(x: Tensor) -> Tensor:
+        return 0.01 * bumps(x) + 0.99 * normal(x, 0, 3)
+
+    x = torch.linspace(-12, 12, 1001, dtype=torch.float64)
+    for p in (bumps, far_apart):
+        assert (p(x) >= 0.3 * light(x)).all()
+        assert 0 < kl(light, p) < -math.log(0.3)
+    close(kl(light, far_apart), -math.log(0.3), 1e-3)  # nothing of the other mode is near
+    assert (noisy(x) >= 0.01 * bumps(x)).all()
+    assert 0.3 < kl(bumps, noisy) < math.log(100)
+
+
+def test_both_estimates_and_their_standard_errors() -> None:
+    """Over many repetitions, each estimate's spread is the standard error that it states."""
     torch.manual_seed(0)
     x = torch.randn(2000, 500, dtype=torch.float64)
-    gap = normal(x).log() - normal(x, 0.5, 1.5).log()
+    log_q = normal(x, 0.5, 1.5).log()
     true = math.log(1.5) + (1 + 0.25) / (2 * 2.25) - 0.5
-    assert abs(gap.mean() - true) < 4 * gap.std() / 1000
-    stated = gap.std(-1).mean() / math.sqrt(500)
-    close(gap.mean(-1).std(), stated, 0.1)
+    entropy = 0.5 * math.log(2 * math.pi * math.e)
+    for terms in (normal(x).log() - log_q, -log_q - entropy):  # paired, unpaired
+        assert abs(terms.mean() - true) < 4 * terms.std() / 1000
+        stated = terms.std(-1).mean() / math.sqrt(500)
+        close(terms.mean(-1).std(), stated, 0.1)
+
+
+@pytest.mark.parametrize(("mu", "sigma"), [(0.02, 1.0), (0.0, 1.02), (-0.01, 0.99)])
+def test_standard_error_of_the_paired_estimate_near_the_truth(mu: float, sigma: float) -> None:
+    def d(x: Tensor) -> Tensor:
+        return normal(x).log() - normal(x, mu, sigma).log()
+
+    mean = integral(lambda x: normal(x) * d(x), -9, 9)
+    variance = integral(lambda x: normal(x) * d(x) ** 2, -9, 9) - mean**2
+    close(variance.sqrt() / (2 * mean).sqrt(), 1, 0.05)
+
+
+def test_the_loss_of_a_batch_scatters() -> None:
+    torch.manual_seed(0)
+    log_q = normal(torch.randn(4000, 64, dtype=torch.float64), 0.5, 1.5).log()
+    close(log_q.mean(-1).std() / (log_q.std() / math.sqrt(64)), 1, 0.05)
 
 
 def test_kl_stays_the_same_under_one_map() -> None:
@@ -219,6 +283,181 @@ def test_kl_stays_the_same_under_one_map() -> None:
         return pushed_p * (pushed_p / pushed_q).log()
 
     close(integral(lambda x: after(x.exp()) * x.exp(), -8, 8), before)  # dy = eˣ dx
+
+
+def test_kl_in_data_and_in_base_space() -> None:
+    """p = N(1, 2²) and x = 3z − 1: the normalised data (x + 1)/3 are N(2/3, (2/3)²)."""
+
+    def p(x: Tensor) -> Tensor:
+        return normal(x, 1, 2)
+
+    def q(x: Tensor) -> Tensor:
+        return normal(x, -1, 3)
+
+    def pi(z: Tensor) -> Tensor:
+        return 3 * p(3 * z - 1)  # the change of variables
+
+    wide = (-30, 30)
+    forward = integral(lambda x: xlogx(p(x)) - p(x) * q(x).log(), *wide)
+    reverse = integral(lambda x: q(x) * (q(x).log() - p(x).log()), *wide)
+    close(integral(lambda z: xlogx(pi(z)) - pi(z) * normal(z).log(), -9, 9), forward)
+    close(integral(lambda z: normal(z) * (normal(z).log() - pi(z).log()), -9, 9), reverse)
+    z = torch.linspace(-3, 3, 7, dtype=torch.float64)
+    close(pi(z), normal(z, 2 / 3, 2 / 3))
+
+
+def test_what_is_left_is_total_correlation_and_the_shape_of_each_coordinate() -> None:
+    """For a law on the plane that is not normal; and what two kinds of layer leave alone."""
+    x, area = plane()
+
+    def density(points: Tensor) -> Tensor:
+        parts = [
+            log_normal(points, mu, cov).exp() for mu, cov in ((2 * MU, COV), (-3 * MU_2, COV_2))
+        ]
+        return 0.4 * parts[0] + 0.6 * parts[1]
+
+    def terms(p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """KL to the standard normal, total correlation, sum of the shapes."""
+        side = math.isqrt(len(p))
+        grid, step = p.reshape(side, side), math.sqrt(area)
+        line = x.reshape(side, side, 2)[0, :, 1]
+        marginals = grid.sum(1) * step, grid.sum(0) * step
+        shape = sum((xlogx(m) - m * normal(line).log()).sum() * step for m in marginals)
+        product = marginals[0].unsqueeze(1) * marginals[1]
+        correlation = (xlogx(grid) - grid * product.clamp(min=1e-300).log()).sum() * area
+        base = log_normal(x, torch.zeros(2).double(), torch.eye(2).double())
+        return (xlogx(p) - p * base).sum() * area, correlation, shape
+
+    whole, correlation, shape = terms(density(x))
+    close(whole, correlation + shape)
+    assert correlation > 0.01
+
+    c, s = math.cos(0.6), math.sin(0.6)
+    turned = terms(density(x @ torch.tensor([[c, -s], [s, c]], dtype=torch.float64)))
+    close(turned[0], whole)
+    assert abs(turned[1] - correlation) > 0.01
+
+    scale = torch.tensor([1.3, 0.8], dtype=torch.float64)
+    stretched = terms(density(x / scale) / scale.prod())  # an elementwise map
+    close(stretched[1], correlation, 1e-4)
+    assert abs(stretched[0] - whole) > 0.01
+
+
+def test_the_loss_in_parts() -> None:
+    made = some_transforms()
+    layers = [made["TriangularAffine"], made["Elementwise"], made["Standardize"]]
+    flow = minflow.Flow(minflow.Compose(*layers)).double()
+    points = [torch.tensor([0.3, -1.1, 2.0], dtype=torch.float64)]
+    log_dets = []
+    for layer in layers:
+        f = functools.partial(lambda point, layer: layer(point)[0], layer=layer)
+        log_dets.append(log_det(f, points[-1]))
+        points.append(layer(points[-1])[0])
+    loss = 1.5 * math.log(2 * math.pi) + 0.5 * points[0].square().sum() + sum(log_dets)
+    close(-flow.log_prob(points[-1]), loss)
+
+
+def test_standardised_data_and_units() -> None:
+    """A law on the plane by quadrature, in its own and in standard units; and exact pixels."""
+    x, area = plane()
+    m, s = MU, torch.tensor([1.4, 0.7], dtype=torch.float64)
+    p = log_normal(x, MU, COV).exp()
+
+    def log_q_y(y: Tensor) -> Tensor:
+        return log_normal(y, torch.zeros(2).double(), torch.eye(2).double())
+
+    raw = minflow.Standardize(2).double()
+    raw.mean.copy_(m)
+    raw.std.copy_(s)
+    log_q_x = minflow.Flow(raw).double().log_prob(x)
+    own = -(p * log_q_x).sum() * area
+    close(own, -(p * log_q_y((x - m) / s)).sum() * area + s.log().sum())
+    close((log_q_x.exp() * area).sum(), 1)
+
+    # A uniform law on the 256 levels of each pixel needs eight bits a pixel.
+    nats, pixels = 784 * math.log(256), 784
+    close(nats / math.log(2), pixels * 8)
+    close(nats / (pixels * math.log(2)), 8)
+    divided = 0.0  # the NLL of the uniform law on (0, 1)
+    close(divided / (pixels * math.log(2)) + 8, 8)
+
+
+def test_whole_numbers_with_noise() -> None:
+    """The bound, and that it is tight where the density is flat on the cell."""
+    phi = torch.special.ndtr
+    for n in range(-3, 4):
+        probability = phi(number(n + 1.0)) - phi(number(float(n)))
+        close(integral(normal, n, n + 1), probability)
+        bound = integral(lambda x: -normal(x).log(), n, n + 1)
+        assert bound > -probability.log() + 1e-3
+    wide = phi(number(1 / 1000)) - phi(number(0.0))
+    close(integral(lambda x: -normal(x, 0, 1000).log(), 0, 1), -wide.log())
+
+
+def test_the_table_of_units_is_checked_row_by_row() -> None:
+    pixels = "bits per dimension, of 8-bit pixels divided by 256"
+    assert names("Likelihood") == {"bits", "bits per dimension", pixels}
+
+
+# Checks of a density
+
+
+def test_mass_by_importance_sampling() -> None:
+    """p_z over a wider law: mean 1, and another one if a constant is missing."""
+    torch.manual_seed(0)
+    wider = torch.distributions.StudentT(5.0)
+    z = wider.sample((200_000,)).double()
+    ratio = normal(z) / wider.log_prob(z).exp()
+    error = ratio.std() / math.sqrt(len(z))
+    assert error < 2e-3
+    assert abs(ratio.mean() - 1) < 4 * error
+    missing = ratio * math.sqrt(2 * math.pi)
+    assert abs(missing.mean() - 1) > 100 * error
+
+
+@pytest.mark.parametrize("a", [(0.0, 0.0), (1.5, -0.7)])
+def test_steins_identity(a: tuple[float, float]) -> None:
+    """By quadrature with slopes from autograd; for a density that is not normal."""
+    x, area = plane()
+    x = x.clone().requires_grad_()
+    parts = [log_normal(x, mu, cov) for mu, cov in ((MU, COV), (MU_2, COV_2))]
+    log_q = torch.stack(parts).logsumexp(0) - math.log(2)
+    (slope,) = torch.autograd.grad(log_q.sum(), x)
+    values = ((x.detach() - torch.tensor(a)) * slope).sum(-1)
+    q = log_q.detach().exp()
+    close((q * values).sum() * area, -2)
+    # Samples of a wider law: the mean is another.
+    other = log_normal(x.detach(), MU, 2 * COV).exp()
+    assert (other * values).sum() * area < -2.5
+
+
+# Training
+
+
+def test_learning_rate_as_the_sheet_writes_it() -> None:
+    for warmup in (0, 7):
+        plan = Plan(50, 1, 0.3, warmup, None, "stop", 0, None, None, 1)
+        for t in range(50):
+            if t < warmup:
+                rate = 0.3 * (t + 1) / (warmup + 1)
+            else:
+                rate = 0.3 / 2 * (1 + math.cos(math.pi * (t - warmup) / (50 - warmup)))
+            close(plan.rate(t), rate)
+
+
+@pytest.mark.parametrize("clip", [0.5, 5.0, 50.0])
+def test_clipping_as_the_sheet_writes_it(clip: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step of fit, with plain descent in Adam's place, moves the weights by −η g."""
+    monkeypatch.setattr(torch.optim, "Adam", lambda p, lr, fused=None: torch.optim.SGD(p, lr))
+    data = torch.tensor([[6.0], [4.0]], dtype=torch.float64)
+    flow = minflow.Flow(minflow.Elementwise(1, minflow.Affine())).double()
+    weights = flow.transform.params
+    (g,) = torch.autograd.grad(-flow.log_prob(data).mean(), weights)
+    before = weights.detach().clone()
+    minflow.fit(flow, data, steps=1, lr=1e-3, clip=clip)
+    size = math.hypot(5, 25)  # ∂/∂t = −mean x, ∂/∂s = 1 − mean x² at the start
+    close(g.norm(), size)
+    close((before - weights) / 1e-3, g * min(1, clip / size), 1e-4)
 
 
 # The library's maps
@@ -305,6 +544,8 @@ def some_transforms() -> dict[str, minflow.Transform]:
     made = {
         "Elementwise": minflow.Elementwise(3, minflow.Affine()),
         "TriangularAffine": minflow.TriangularAffine(3),
+        "Householder": minflow.Householder(3),
+        "Standardize": minflow.Standardize.of(torch.randn(20, 3) * torch.tensor([0.5, 1, 4]) + 1),
         "Compose": minflow.Compose(
             minflow.TriangularAffine(3), minflow.Elementwise(3, minflow.LeakyReLU())
         ),
@@ -332,9 +573,60 @@ def test_transforms_as_the_sheet_writes_them() -> None:
     close(triangular.inverse(z)[0], torch.linalg.inv(matrix) @ (z - triangular.shift))
     close(triangular.forward(z)[1], matrix.diagonal().log().sum())
     assert matrix.triu(1).count_nonzero() == 0
+    units = made["Standardize"]
+    close(units.forward(z)[0], units.mean + units.std * z)
+    close(units.inverse(z)[0], (z - units.mean) / units.std)
+    close(units.forward(z)[1], units.std.log().sum())
     first, last = made["Compose"]
     close(made["Compose"].forward(z)[0], last.forward(first.forward(z)[0])[0])
     close(made["Inverse"].forward(z)[0], made["Inverse"].transform.inverse(z)[0])
+
+
+def test_standardize_takes_means_and_deviations_with_divisor_n() -> None:
+    data = torch.tensor([[1.0, -2.0], [4.0, 0.0], [1.0, 8.0]], dtype=torch.float64)
+    layer = minflow.Standardize.of(data)
+    close(layer.mean, data.sum(0) / 3)
+    close(layer.std, ((data - data.sum(0) / 3).square().sum(0) / 3).sqrt())
+    assert not list(layer.parameters())
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+def test_householder_as_the_sheet_writes_it(dim: int) -> None:
+    torch.manual_seed(0)
+    layer = minflow.Householder(dim).double()
+    torch.nn.init.normal_(layer.normals)
+    q = torch.eye(dim, dtype=torch.float64)
+    for v in layer.normals.detach():
+        q = q @ (torch.eye(dim, dtype=torch.float64) - 2 * v.outer(v) / v.square().sum())
+    assert len(layer.normals) == (dim if dim % 2 == 0 else dim - 1)
+    z = torch.randn(dim, dtype=torch.float64)
+    x, value = layer.forward(z)
+    close(x, q @ z)
+    close(layer.inverse(x)[0], q.mT @ x)
+    close(value, 0)
+    close(q.mT @ q, torch.eye(dim))
+    close(torch.det(q), 1)
+
+
+def test_every_rotation_is_a_product_of_so_many_mirrors() -> None:
+    """A rotation, undone column by column with mirrors; the rest is the identity."""
+    generator = torch.Generator().manual_seed(0)
+    for dim in (2, 3, 4, 5):
+        q = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=generator)).Q
+        q[:, 0] *= torch.det(q).sign()
+        if dim % 2:  # an odd rotation has an axis: put it last, and leave it
+            axis = torch.linalg.svd(q - torch.eye(dim)).Vh[-1]
+            basis = torch.linalg.qr(torch.cat([axis[:, None], torch.eye(dim)], 1)).Q.flip(1)
+            q = basis.mT @ q @ basis
+        mirrors = 0
+        for k in range(dim - dim % 2):
+            v = q[:, k] - torch.eye(dim, dtype=torch.float64)[:, k]
+            if v.norm() > 1e-9:
+                q = q - 2 * v.outer(v @ q) / v.square().sum()
+                mirrors += 1
+        close(q, torch.eye(dim))
+        assert mirrors % 2 == 0
+        assert mirrors <= dim - dim % 2
 
 
 def test_domains_as_the_sheet_writes_them() -> None:
@@ -455,6 +747,137 @@ def test_entropy_under_a_linear_map_and_of_standardised_data() -> None:
     close(entropy(standardised), entropy(COV) - deviations.log().sum())
 
 
+# Targets
+
+
+def circle(t: Tensor) -> Tensor:
+    return torch.stack([t.cos(), t.sin()], -1)
+
+
+def round_normal(x: Tensor, centre: Tensor, sigma: float) -> Tensor:
+    distance = (x.unsqueeze(-2) - centre).square().sum(-1)
+    return torch.exp(-distance / (2 * sigma**2)) / (2 * math.pi * sigma**2)
+
+
+def around(
+    curve: Callable[[Tensor], Tensor], low: float, high: float, sigma: float
+) -> Callable[[Tensor], Tensor]:
+    """The mean over t of N(x; c(t), σ²I), by the midpoint rule."""
+    t = low + (high - low) * (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    return lambda x: round_normal(x, curve(t), sigma).mean(-1)
+
+
+def mean_of(*parts: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: sum(part(x) for part in parts) / len(parts)
+
+
+def at(*means: tuple[float, float], sigma: float) -> Callable[[Tensor], Tensor]:
+    centres = torch.tensor(means, dtype=torch.float64)
+    return lambda x: round_normal(x, centres, sigma).mean(-1)
+
+
+MIXTURE = minflow.data.GaussianMixture(
+    torch.tensor([[0.0, 1.0], [2.0, -1.0]], dtype=torch.float64),
+    [[1.0, 0.3], [0.5, 0.6]],
+    [1, 3],
+)
+
+
+def mixture_parts(x: Tensor) -> Tensor:
+    """The density of each of MIXTURE's components, times its weight."""
+    first = normal(x[..., 0], 0.0, 1.0) * normal(x[..., 1], 1.0, 0.3)
+    second = normal(x[..., 0], 2.0, 0.5) * normal(x[..., 1], -1.0, 0.6)
+    return torch.stack([first / 4, 3 * second / 4], -1)
+
+
+LOG_2PIE = math.log(2 * math.pi * math.e)
+CORNERS = [(4 / 2**0.5 * math.cos(k * math.pi / 4), 4 / 2**0.5 * math.sin(k * math.pi / 4))
+           for k in range(8)]  # fmt: skip
+TARGETS = {
+    # name: the target, its density and, if there is a formula, its entropy, as on the sheet
+    "GaussianMixture": (MIXTURE, lambda x: mixture_parts(x).sum(-1), None),
+    "EightGaussians": (minflow.data.EightGaussians(), at(*CORNERS, sigma=1 / 8**0.5), None),
+    "FourGaussians": (
+        minflow.data.FourGaussians(), at((0, -2), (0, 0), (2, 2), (-2, 2), sigma=0.5), None,
+    ),
+    "TwoMoons": (
+        minflow.data.TwoMoons(),
+        mean_of(
+            around(circle, 0, math.pi, 0.05),
+            around(lambda t: torch.tensor([1, 0.5]).double() - circle(t), 0, math.pi, 0.05),
+        ),
+        None,
+    ),
+    "Rings": (
+        minflow.data.Rings(),
+        mean_of(*(
+            around(lambda t, r=r: r * circle(t), 0, 2 * math.pi, 0.08)
+            for r in (3 / 4, 3 / 2, 9 / 4, 3)
+        )),
+        None,
+    ),
+    "SwissRoll": (
+        minflow.data.SwissRoll(),
+        around(lambda t: t.unsqueeze(-1) / 5 * circle(t), 1.5 * math.pi, 4.5 * math.pi, 0.2),
+        None,
+    ),
+    "Checkerboard": (
+        minflow.data.Checkerboard(),
+        lambda x: ((x / 2).floor().sum(-1) % 2 == 0) * (x.abs() < 4).all(-1) / 32,
+        math.log(32),
+    ),
+    "Banana": (
+        minflow.data.Banana(),
+        lambda x: normal(x[..., 1], 0, 2) * normal(x[..., 0] - x[..., 1] ** 2 / 4),
+        LOG_2PIE + math.log(2),
+    ),
+    "Funnel": (
+        minflow.data.Funnel(10),
+        lambda x: normal(x[..., 0], 0, 3)
+        * (normal(x[..., 1:] * (-x[..., :1] / 2).exp()) * (-x[..., :1] / 2).exp()).prod(-1),
+        5 * LOG_2PIE + math.log(3),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_density_of_a_target_as_the_sheet_writes_it(name: str) -> None:
+    target, density, _ = TARGETS[name]
+    generator = torch.Generator().manual_seed(0)
+    x = target.sample((40,), generator=generator).double()
+    x = torch.cat([x, x + 0.1 * torch.randn(x.shape, generator=generator)])
+    close(target.log_prob(x).exp(), density(x), 1e-6)
+
+
+@pytest.mark.parametrize("name", TARGETS.keys() - {"GaussianMixture"})
+def test_entropy_of_a_target_as_the_sheet_writes_it(name: str) -> None:
+    target, _, formula = TARGETS[name]
+    (row,) = [row for row in rows("Targets") if row[0] == name]
+    assert abs(target.entropy() - float(row[1])) < 6e-5
+    assert (f"H(\\text{{{name}}}) &=" in PAGE) == (formula is not None)
+    if formula is not None:
+        close(target.entropy(), formula)
+
+
+def test_entropy_of_a_mixture_as_the_sheet_writes_it() -> None:
+    x, area = plane()
+    parts = mixture_parts(x)
+    p = parts.sum(-1)
+    directly = -(xlogx(p)).sum() * area
+    shares = parts / p.clamp(min=1e-300).unsqueeze(-1)
+    doubt = -xlogx(shares).sum(-1)
+    weights = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    own = LOG_2PIE + torch.tensor([0.3, 0.5 * 0.6], dtype=torch.float64).log()
+    mean_doubt = (parts / weights * doubt.unsqueeze(-1)).sum(0) * area
+    close(directly, (weights * (own - weights.log() - mean_doubt)).sum())
+    close(MIXTURE.entropy(), directly)
+
+
+def test_the_target_table_is_checked_row_by_row() -> None:
+    public = set(minflow.data.__all__) - {"split"}
+    assert names("Targets") == public == set(TARGETS)
+
+
 # Divergences
 
 
@@ -520,6 +943,36 @@ def test_kl_to_the_best_normal() -> None:
     fit = (x.mean(0), torch.cov(x.mT, correction=0))
     for worse in ((fit[0] + 0.05, fit[1]), (fit[0], fit[1] * 50 / 49), (fit[0], fit[1] * 0.98)):
         assert log_normal(x, *worse).mean() < log_normal(x, *fit).mean()
+
+
+def test_best_normal_with_independent_coordinates() -> None:
+    """Of all diagonal covariances near it, each direction's formula is the best one."""
+
+    def kl_normal(cov_1: Tensor, cov_2: Tensor) -> Tensor:
+        laws = (
+            torch.distributions.MultivariateNormal(MU.new_zeros(len(c)), c) for c in (cov_1, cov_2)
+        )
+        return torch.distributions.kl_divergence(*laws)
+
+    root = torch.tensor([[1.0, 0, 0], [0.8, 0.5, 0], [-0.3, 0.4, 0.9]], dtype=torch.float64)
+    cov = root @ root.mT
+    precision = torch.linalg.inv(cov)
+    forward, reverse = cov.diagonal(), 1 / precision.diagonal()
+    least_forward = 0.5 * (cov.diagonal().log().sum() - torch.logdet(cov))
+    least_reverse = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
+    close(kl_normal(cov, forward.diag()), least_forward)
+    close(kl_normal(reverse.diag(), cov), least_reverse)
+    for d in range(3):
+        for factor in (0.9, 1.1):
+            change = torch.ones(3, dtype=torch.float64)
+            change[d] = factor
+            assert kl_normal(cov, (change * forward).diag()) > least_forward
+            assert kl_normal((change * reverse).diag(), cov) > least_reverse
+    rho = 0.9
+    pair = torch.tensor([[4.0, 2 * rho], [2 * rho, 1.0]], dtype=torch.float64)
+    close(kl_normal(pair, pair.diagonal().diag()), -0.5 * math.log(1 - rho**2))
+    inner = 1 / torch.linalg.inv(pair).diagonal()
+    close(kl_normal(inner.diag(), pair), -0.5 * math.log(1 - rho**2))
 
 
 def test_the_divergence_table_is_checked_row_by_row() -> None:

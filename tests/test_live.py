@@ -1,10 +1,11 @@
-"""The live figure: its output in pure Python, and its life in a real browser, alone in a page."""
+"""The live figures: their output in pure Python, and their life in a real browser, alone in a page."""
 
 from __future__ import annotations
 
 import base64
 import html
 import itertools
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from statistics import NormalDist
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from minflow import live
 
@@ -44,32 +48,38 @@ class Balance(HTMLParser):
         return found
 
 
-def output(**start: Any) -> str:
-    return live.change_of_variables(**start)._repr_mimebundle_()["text/html"]
+def output(figure: live.LiveFigure | None = None) -> str:
+    return (figure or live.change_of_variables())._repr_mimebundle_()["text/html"]
+
+
+FIGURES = pytest.mark.parametrize("make", [live.change_of_variables, live.kl])
 
 
 # ---- the output, in pure Python ------------------------------------------------------------
 
 
-def test_the_output_is_one_well_formed_div_with_the_whole_figure():
-    text = output()
+@FIGURES
+def test_the_output_is_one_well_formed_div_with_the_whole_figure(make):
+    text = output(make())
     parsed = Balance(text)
     assert parsed.found[0] == ("div", {"class": "minflow-live"})
     assert text.startswith("<div")
     assert text.endswith("</div>")
     frame = parsed.only("iframe")
-    assert frame["srcdoc"] == live.change_of_variables().page()
+    assert frame["srcdoc"] == make().page()
     assert frame["title"]
     Balance(frame["srcdoc"])
 
 
-def test_the_output_is_small_and_the_same_each_time():
-    assert output() == output()
-    assert len(output().encode()) < 60_000
+@FIGURES
+def test_the_output_is_small_and_the_same_each_time(make):
+    assert output(make()) == output(make())
+    assert len(output(make()).encode()) < 60_000
 
 
-def test_the_figure_names_no_other_place_and_nothing_is_left_to_fill_in():
-    page = live.change_of_variables().page()
+@FIGURES
+def test_the_figure_names_no_other_place_and_nothing_is_left_to_fill_in(make):
+    page = make().page()
     assert re.findall(r"https?://[^\"' ]+", page) == ["http://www.w3.org/2000/svg"]
     assert "{{" not in page
     assert not re.search(r"^\s*(export|import)\b", page, re.M)
@@ -174,7 +184,10 @@ class Shown:
 def show(browser: Any) -> Iterator[Any]:
     contexts = []
 
-    def open_page(theme: str = "light", width: int = 760, shown: str = "", **options: Any) -> Shown:
+    def open_page(
+        theme: str = "light", width: int = 760, shown: str = "", depth: int = 2, **options: Any
+    ) -> Shown:
+        """Show an output; depth counts the frames that it makes, the page's own among them."""
         body = HOST.format(theme=theme, output=shown or output())
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
@@ -185,7 +198,6 @@ def show(browser: Any) -> Iterator[Any]:
         page.route(PLACE, lambda route: route.fulfill(body=body, content_type="text/html"))
         page.goto(PLACE)
         if options.get("java_script_enabled", True):
-            depth = 3 if shown else 2  # frames, the page's own among them
             for _ in range(500):
                 if len(page.frames) == depth:
                     break
@@ -402,7 +414,7 @@ def test_it_lives_in_a_sandboxed_frame_of_another_origin(show):
     """As in a notebook service that shows outputs in a frame of its own: no way to the parent."""
     inside = html.escape(output())
     outer = f'<iframe sandbox="allow-scripts" width="700" height="800" srcdoc="{inside}"></iframe>'
-    figure = show(shown=outer, color_scheme="dark")
+    figure = show(shown=outer, depth=3, color_scheme="dark")
     assert figure.frame.parent_frame.parent_frame is not None
     assert figure.frame.evaluate("document.documentElement.dataset.theme") == "dark"
     figure.press("Slope a", "ArrowUp")
@@ -441,3 +453,307 @@ def test_dragging_keeps_up(show):
     after, stop = figure.frame.evaluate("[figure.frames, performance.now()]")
     figure.page.mouse.up()
     assert (after - before) / (stop - start) * 1000 > 20
+
+
+# ---- the two directions of the KL divergence -----------------------------------------------
+
+
+@pytest.fixture
+def show_kl(show: Any) -> Any:
+    return lambda **options: show(shown=output(live.kl()), **options)
+
+
+def target() -> MixtureSameFamily:
+    """The figure's target, from the numbers that the page is given."""
+    start = live.kl().start
+    weights, means = torch.tensor(
+        [[start["weight"], 1 - start["weight"]], [start["left"], start["right"]]],
+        dtype=torch.float64,
+    )
+    return MixtureSameFamily(
+        Categorical(weights), Normal(means, torch.full_like(means, start["std"]))
+    )
+
+
+GRID = torch.linspace(-60, 60, 240_001, dtype=torch.float64)
+
+
+def normal(m: float, s: float) -> Normal:
+    return Normal(*torch.tensor([m, s], dtype=torch.float64))
+
+
+def mean_under(density: Any, values: Tensor) -> float:
+    return torch.trapezoid(density.log_prob(GRID).exp() * values, GRID).item()
+
+
+def gap(one: Any, two: Any) -> float:
+    """KL(one || two) in nats."""
+    return mean_under(one, one.log_prob(GRID) - two.log_prob(GRID))
+
+
+PLACES = [(m, s) for m in (-3, -2, -0.8, 0, 0.5, 2, 3) for s in (0.5, 0.6, 1, 1.95, 3)]
+
+
+def test_both_kls_agree_with_torch_everywhere_on_the_axes(show_kl):
+    p = target()
+    found = show_kl().frame.evaluate(
+        "places => places.map(([m, s]) => figure.compute({ m, s }))", PLACES
+    )
+    for (m, s), n in zip(PLACES, found, strict=True):
+        q = normal(m, s)
+        assert n["forward"] == pytest.approx(gap(p, q), rel=1e-7), (m, s)
+        assert n["reverse"] == pytest.approx(gap(q, p), rel=1e-7), (m, s)
+        # and the forward KL by its closed form, -H(p) + E_p[-log q]
+        mean, var = p.mean.item(), p.variance.item()
+        cross = math.log(s * math.sqrt(2 * math.pi)) + (var + (mean - m) ** 2) / (2 * s**2)
+        assert n["forward"] == pytest.approx(mean_under(p, p.log_prob(GRID)) + cross, rel=1e-7)
+
+
+def test_what_each_x_adds_is_the_weighted_difference_and_its_peak_is_named(show_kl):
+    frame, p = show_kl().frame, target()
+    xs = torch.arange(-140, 141, dtype=torch.float64) / 20
+    for m, s in PLACES[::4]:
+        q = normal(m, s)
+        n = frame.evaluate("([m, s]) => figure.compute({ m, s })", [m, s])
+        for kind, most, one, two in [
+            ("forward", "mostForward", p, q),
+            ("reverse", "mostReverse", q, p),
+        ]:
+            found = frame.evaluate(
+                "([kind, xs, s]) => xs.map(x => figure.adds(kind, x, s))",
+                [kind, xs.tolist(), {"m": m, "s": s}],
+            )
+            adds = one.log_prob(xs).exp() * (one.log_prob(xs) - two.log_prob(xs))
+            assert found == pytest.approx(adds.tolist(), abs=1e-12)
+            here = round((n[most] + 7) * 20)
+            assert adds[here] == pytest.approx(adds.max().item(), abs=1e-12)
+
+
+def test_best_for_forward_matches_the_moments_and_nothing_near_is_better(show_kl):
+    figure, p = show_kl(reduced_motion="reduce"), target()
+    figure.frame.get_by_role("button", name="Best for forward").click()
+    n = figure.numbers()
+    assert n["m"] == pytest.approx(p.mean.item(), abs=1e-9)
+    assert n["s"] == pytest.approx(p.stddev.item(), abs=1e-9)
+    for dm, ds in itertools.product((-0.01, 0, 0.01), repeat=2):
+        if dm or ds:
+            assert gap(p, normal(n["m"] + dm, n["s"] + ds)) > n["forward"]
+    body = figure.frame.locator("body").inner_text()
+    assert "the mean −0.80 and the standard deviation 1.93 of p" in body
+    assert figure.frame.locator("#now-forward").inner_text() == f"{n['forward']:.3f}"
+    assert figure.frame.locator("#least-forward").inner_text() == f"{n['forward']:.3f}"
+
+
+@pytest.mark.parametrize(("start", "bump", "said"), [(-1.0, -2, "The lower"), (2.5, 2, "A local")])
+def test_best_for_reverse_falls_into_the_bump_of_its_valley(show_kl, start, bump, said):
+    figure, p = show_kl(reduced_motion="reduce"), target()
+    moved = round((start - figure.value("Centre m")) / 0.5)
+    figure.press("Centre m", *["Shift+ArrowRight" if moved > 0 else "Shift+ArrowLeft"] * abs(moved))
+    assert figure.value("Centre m") == start
+    figure.frame.get_by_role("button", name="Best for reverse").click()
+    n = figure.numbers()
+    assert n["m"] == pytest.approx(bump, abs=0.01)
+    assert n["s"] == pytest.approx(live.kl().start["std"], abs=0.01)
+    # A minimum by torch's own gradient, on a grid, and not above the bound log(1/weight).
+    m, s = (torch.tensor(n[k], dtype=torch.float64, requires_grad=True) for k in "ms")
+    q = Normal(m, s)
+    log_q = q.log_prob(GRID)
+    value = torch.trapezoid(log_q.exp() * (log_q - p.log_prob(GRID)), GRID)
+    slopes = torch.autograd.grad(value, [m, s])
+    assert max(abs(slope.item()) for slope in slopes) < 1e-4
+    for dm, ds in itertools.product((-0.01, 0, 0.01), repeat=2):
+        if dm or ds:
+            assert gap(normal(n["m"] + dm, n["s"] + ds), p) > n["reverse"]
+    weight = p.mixture_distribution.probs[int(bump > 0)].item()
+    assert n["reverse"] <= -math.log(weight)
+    assert n["reverse"] == pytest.approx(-math.log(weight), abs=0.005)
+    assert said in figure.frame.locator("#hint").inner_text()
+    least = figure.frame.locator("#least-reverse").inner_text().split(" or ")
+    assert least[int(bump > 0)] == f"{n['reverse']:.3f}"
+
+
+def test_the_reverse_kl_has_two_minima_and_every_path_descends_into_one(show_kl):
+    """With weights nearer to one half there is a third minimum, wide, between the bumps."""
+    starts = [[m, s] for m in (-3, -2, -1, -0.8, -0.3, 0, 0.4, 1, 2, 3) for s in (0.5, 1, 1.95, 3)]
+    frame = show_kl().frame
+    bests = frame.evaluate("figure.bests")
+    assert [round(b["m"]) for b in bests] == [-2, 2]
+    reached = set()
+    for start in starts:
+        steps = frame.evaluate("([m, s]) => figure.descend(m, s).map(figure.compute)", start)
+        values = [n["reverse"] for n in steps]
+        assert all(one > two for one, two in itertools.pairwise(values)), start
+        assert all(-3 <= n["m"] <= 3 and 0.49 <= n["s"] <= 3 for n in steps), start
+        end = [
+            k
+            for k, b in enumerate(bests)
+            if steps[-1]["m"] == pytest.approx(b["m"], abs=1e-4)
+            and steps[-1]["s"] == pytest.approx(b["s"], abs=1e-4)
+        ]
+        assert len(end) == 1, (start, steps[-1])
+        reached.update(end)
+    assert reached == {0, 1}
+
+
+def test_the_way_to_the_best_is_shown_unless_motion_is_unwelcome(show_kl):
+    for motion, moving in (("no-preference", True), ("reduce", False)):
+        frame = show_kl(reduced_motion=motion).frame
+        at_once = frame.evaluate(
+            "() => { document.getElementById('reverse').click(); return figure.travelling; }"
+        )
+        assert at_once is moving
+        frame.wait_for_function("!figure.travelling")
+        end, bests = frame.evaluate("[figure.state, figure.bests]")
+        assert min(abs(end["m"] - b["m"]) for b in bests) < 1e-4
+
+
+def test_a_hand_on_the_model_stops_its_journey(show_kl):
+    figure = show_kl()
+    stopped = figure.frame.evaluate(
+        """() => {
+          document.getElementById("forward").click();
+          const key = new KeyboardEvent("keydown", { key: "End" });
+          document.querySelector("[role=slider]").dispatchEvent(key);
+          return figure.travelling;
+        }"""
+    )
+    assert stopped is False
+    assert figure.numbers()["m"] == 3
+    assert "Drag" in figure.frame.locator("#hint").inner_text()
+
+
+@pytest.mark.parametrize("label", ["Centre m", "Width s"])
+def test_the_model_answers_to_the_keyboard_and_stays_in_its_range(show_kl, label):
+    figure = show_kl()
+    handle, before = figure.handle(label), figure.value(label)
+    text = figure.frame.locator("body").inner_text()
+    assert min(handle.bounding_box()[side] for side in ("width", "height")) >= 24
+    figure.press(label, "ArrowUp")
+    assert figure.value(label) == pytest.approx(before + 0.05)
+    assert figure.frame.locator("body").inner_text() != text
+    for key, end in (("End", "aria-valuemax"), ("Home", "aria-valuemin")):
+        figure.press(label, key, "Shift+ArrowUp" if key == "End" else "Shift+ArrowDown")
+        assert figure.value(label) == float(handle.get_attribute(end))
+        n = figure.numbers()
+        assert figure.frame.locator("#now-forward").inner_text() == f"{n['forward']:.3f}"
+        assert figure.frame.locator("#now-reverse").inner_text() == f"{n['reverse']:.3f}"
+    figure.frame.get_by_role("button", name="Reset").click()
+    assert figure.value(label) == pytest.approx(before)
+
+
+def test_mouse_and_touch_drag_the_model(show_kl):
+    for touch in (False, True):
+        figure = show_kl(width=390, has_touch=touch, is_mobile=touch)
+        send = figure.page.context.new_cdp_session(figure.page).send
+        for label in ("Centre m", "Width s"):
+            before, box = figure.value(label), figure.handle(label).bounding_box()
+            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+            steps = [x + 5 * k for k in range(7)]
+            if touch:
+                for kind, at in [("touchStart", x), *(("touchMove", at) for at in steps)]:
+                    points = [{"x": at, "y": y}]
+                    send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+                send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+            else:
+                figure.page.mouse.move(x, y)
+                figure.page.mouse.down()
+                for at in steps:
+                    figure.page.mouse.move(at, y)
+                figure.page.mouse.up()
+            plot = figure.frame.evaluate("document.getElementById('stage').clientWidth") - 45
+            assert figure.value(label) == pytest.approx(before + 30 * 14 / plot, abs=0.06)
+
+
+def test_the_area_that_the_axis_leaves_out_is_said(show_kl):
+    figure, p = show_kl(), target()
+    assert "beyond" not in figure.frame.locator("#stage svg").text_content()
+    figure.press("Centre m", "End")
+    figure.press("Width s", "End")
+    q, outside = normal(3, 3), GRID.abs() > 7
+    left_out = mean_under(q, (q.log_prob(GRID) - p.log_prob(GRID)) * outside)
+    assert left_out > 1
+    text = figure.frame.locator("#stage svg").text_content()
+    assert text.count("beyond the axis") == 1  # p has died down there, q has not
+    found = float(re.search(r"beyond the axis: ([\d.]+)", text)[1])
+    assert found == pytest.approx(left_out, abs=0.01)
+
+
+def test_the_kl_figure_says_its_numbers_once_it_rests(show_kl):
+    figure = show_kl()
+    figure.press("Width s", "ArrowUp")
+    n = figure.numbers()
+    words = f"Centre 0.50, width 1.05. Forward KL {n['forward']:.3f} nats, "
+    words += f"reverse KL {n['reverse']:.3f} nats."
+    figure.frame.wait_for_function("document.getElementById('said').textContent.includes('1.05')")
+    assert words in figure.frame.get_by_role("status").inner_text()
+
+
+def test_a_bar_is_as_long_as_its_kl_and_one_too_long_has_an_arrow_head(show_kl):
+    figure = show_kl(reduced_motion="reduce")
+    figure.frame.get_by_role("button", name="Best for forward").click()
+    n = figure.numbers()
+    for kind in ("forward", "reverse"):
+        bar, fill, over = (
+            figure.frame.locator(f"#bar-{kind}{part}") for part in ("", " .fill", " .over")
+        )
+        one, whole = fill.bounding_box(), bar.bounding_box()
+        assert one["x"] == pytest.approx(whole["x"], abs=0.5)
+        assert one["width"] / whole["width"] == pytest.approx(n[kind] / 4, abs=0.01)
+        assert not over.is_visible()
+    figure.frame.get_by_role("button", name="Best for reverse").click()
+    assert figure.numbers()["forward"] > 4
+    assert figure.frame.locator("#bar-forward .over").is_visible()
+
+
+@pytest.mark.parametrize("width", [800, 390, 320])
+def test_the_kl_figure_fits_its_frame_and_keeps_its_height(show_kl, width):
+    figure = show_kl(width=width, reduced_motion="reduce")
+    heights = set()
+    for button in ("Reset", "Best for forward", "Best for reverse"):
+        figure.frame.get_by_role("button", name=button).click()
+        figure.settle()
+        assert figure.page.evaluate("document.documentElement.scrollWidth") == width
+        inner = figure.frame.evaluate(
+            "[document.documentElement.scrollWidth, document.documentElement.scrollHeight,"
+            " innerWidth, innerHeight]"
+        )
+        assert inner[:2] == inner[2:]
+        heights.add(inner[1])
+        smallest = figure.frame.evaluate(
+            "Math.min(...[...document.querySelectorAll('figure *')]"
+            ".map(e => parseFloat(getComputedStyle(e).fontSize)))"
+        )
+        assert smallest >= 11
+    if width >= 390:
+        assert len(heights) == 1
+    assert max(heights) <= live.kl().height
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_in_the_kl_figure(show_kl, theme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    figure = show_kl(theme=theme)
+    figure.frame.wait_for_function("document.getElementById('said').textContent")
+    for where in (figure.frame, figure.page):
+        where.evaluate(axe.axe_script)
+    found = figure.page.evaluate("axe.run({resultTypes: ['violations', 'passes']})")
+    inside = [node for v in found["passes"] for node in v["nodes"] if len(node["target"]) > 1]
+    assert len(inside) > 20  # it did look into the frame
+    assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == []
+
+
+def test_the_words_and_the_still_picture_of_the_kl_figure_are_true():
+    figure, p = live.kl(), target()
+    best = normal(p.mean.item(), p.stddev.item())
+    words = figure.words.replace("\u2212", "-")
+    assert f"mean {best.mean:.2f} and standard deviation {best.stddev:.2f}" in words
+    assert f"where it is {gap(p, best):.3f} nats" in words
+    bumps = [normal(figure.start[side], figure.start["std"]) for side in ("left", "right")]
+    assert "about {:.2f} and {:.2f} nats".format(*(gap(bump, p) for bump in bumps)) in words
+    drawn = ET.fromstring(figure.still)
+    lines = [d for path in drawn.iter(f"{SVG}path") if "L" in (d := path.get("d") or "")]
+    assert len(lines) == 5  # the target's filling and line; three models
+    for line, density in zip(lines, [p, p, best, *bumps], strict=True):
+        for x, y in (map(float, point.split()) for point in line.strip("M").split("L")):
+            height = density.log_prob(torch.tensor((x - 330) / 48, dtype=torch.float64)).exp()
+            assert (260 - y) / 270 == pytest.approx(height.item(), abs=1e-3)

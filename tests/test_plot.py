@@ -94,3 +94,11 @@ def test_a_history_shows_every_step_and_the_floor():
     axes = plot.history(mf.History([3.0, 2.0, 1.0]), floor=0.5)
     each, floor = axes.lines
     assert each.get_ydata().tolist() == [3.0, 2.0, 1.0] and floor.get_ydata() == [0.5, 0.5]
+
+
+def test_a_history_shows_held_out_scores_the_best_and_no_skipped_step():
+    record = mf.History([3.0, float("nan"), 1.0], [(2, 2.5), (3, 2.75)], [1], best_step=2)
+    each, held_out, best = plot.history(record).lines
+    assert each.get_xdata().tolist() == [1, 3] and each.get_ydata().tolist() == [3.0, 1.0]
+    assert list(held_out.get_xdata()) == [2, 3] and list(held_out.get_ydata()) == [2.5, 2.75]
+    assert (best.get_xdata(), best.get_ydata()) == ([2], [2.5])
