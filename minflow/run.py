@@ -321,12 +321,9 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.finished = state["step"], state["finished"]
         self.history = History(**state["history"])
-        pairs = [(int(step), float(nats)) for step, nats in self.history.validation]
-        self.history.validation = pairs
-        on_device = [t.device for t in self._tensors]
-        self.last_good, best = (
-            weights and [t.to(d) for t, d in zip(weights, on_device, strict=True)]
+        self.last_good, self.best = (
+            weights
+            and [w.to(t.device) for w, t in zip(weights, self._tensors, strict=True)]
             for weights in (state["last_good"], state["best"])
         )
-        self.best = best or None
         checkpoint.restore_generators(state["generators"], self.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from typing import Literal
@@ -95,7 +94,7 @@ def fit(
     if not isinstance(flow, Flow):
         raise TypeError(f"fit takes a Flow; got {type(flow).__name__}")
     train, held_out = _sources(flow, data, context, validation, seed)
-    device = _device(flow)
+    device = next(flow.base.buffers()).device
 
     def batch_of(step: int) -> object:
         return train.of_step(step, batch_size, seed)
@@ -152,10 +151,6 @@ def _sources(
             raise TypeError("a fraction of a loader cannot be held out: hand in another")
         return train.split(float(validation), seed)
     return train, source(flow, "validation", validation)
-
-
-def _device(flow: Flow) -> torch.device:
-    return next(itertools.chain(flow.parameters(), flow.buffers())).device
 
 
 def fit_energy(
