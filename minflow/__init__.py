@@ -18,6 +18,8 @@ from minflow.elementwise import (
 from minflow.flow import Flow
 from minflow.linear import Householder, Standardize, TriangularAffine
 from minflow.measure import Gap, paired_gap
+from minflow.planar import Planar, Radial, Sylvester
+from minflow.recipes import planar_flow, radial_flow, sylvester_flow
 from minflow.run import History
 from minflow.saving import load, save
 from minflow.train import fit, fit_energy
@@ -37,10 +39,13 @@ __all__ = [
     "LeakyReLU",
     "Logit",
     "MixtureCDF",
+    "Planar",
+    "Radial",
     "ScalarMap",
     "Sigmoid",
     "StandardNormal",
     "Standardize",
+    "Sylvester",
     "Transform",
     "TriangularAffine",
     "data",
@@ -49,7 +54,10 @@ __all__ = [
     "fit_energy",
     "load",
     "paired_gap",
+    "planar_flow",
+    "radial_flow",
     "save",
+    "sylvester_flow",
 ]
 
 _LAZY = {

@@ -15,6 +15,7 @@ from torch.distributions import Distribution, StudentT, Uniform
 from minflow.elementwise import Elementwise, LeakyReLU
 from minflow.flow import Flow
 from minflow.linear import TriangularAffine
+from minflow.planar import Planar, Radial
 from minflow.trace import Call, traced
 from minflow.transform import interval
 
@@ -250,9 +251,8 @@ def stein(patient: Patient) -> str:
         ends.append(flow.base.support)  # a wall of the base is one of the data
     if any(interval(end) != line for end in ends):
         return ""  # a density that ends at a wall may have mass there
-    for part in flow.modules():
-        if isinstance(part, Elementwise) and isinstance(part.scalar_map, LeakyReLU):
-            return ""  # its density jumps where the map has its kink
+    if any(map(_has_a_kink, flow.modules())):
+        return ""  # its density jumps there
     x, _, context = patient.draws
     x = x.clone().requires_grad_()
     (slope,) = torch.autograd.grad(flow.log_prob(x, context).sum(), [x])
@@ -266,6 +266,12 @@ def stein(patient: Patient) -> str:
             f"do not follow log_prob. {WHERE}"
         )
     return ""
+
+
+def _has_a_kink(part: object) -> bool:
+    if isinstance(part, Elementwise):
+        return isinstance(part.scalar_map, LeakyReLU)
+    return isinstance(part, Planar) and part.activation == "leaky_relu"
 
 
 def base_points(patient: Patient) -> str:
@@ -336,7 +342,9 @@ def _soft_bounded(layer: object) -> Iterator[tuple[Tensor, float]]:
     """Raw numbers that pass through a soft bound, and the bound."""
     if isinstance(layer, TriangularAffine):
         yield layer.raw_log_diagonal, layer.BOUND
+    elif isinstance(layer, Radial) and layer.net is None:
+        yield layer.params[layer.dim], layer.BOUND
     elif isinstance(layer, Elementwise):
         raw = layer.params[layer.scalar_map.soft_bounded]
-        if raw.numel():
+        if raw.numel() and layer.net is None:
             yield raw, layer.scalar_map.bound  # type: ignore[attr-defined]

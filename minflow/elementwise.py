@@ -8,6 +8,7 @@ come from a network.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
+from minflow.nets import mlp, steered, widths
 from minflow.solve import monotone_root
 from minflow.transform import Transform
 
@@ -292,11 +294,14 @@ class Elementwise(Transform):
     Args:
         dim: D.
         scalar_map: the map g, such as ``MixtureCDF(components=8)``.
+        context_dim: C; with C > 0 a network adds to the learned parameters what it makes
+            of the context.
+        hidden: that network's hidden layers.
 
     Raises:
         TypeError: if scalar_map is not a ScalarMap instance.
 
-    Cost: the scalar map's, each way; no network.
+    Cost: the scalar map's, each way. With a context, one network pass each.
 
     >>> layer = Elementwise(3, MixtureCDF(components=5))
     >>> z, log_det = layer.inverse(torch.randn(7, 3))
@@ -304,29 +309,46 @@ class Elementwise(Transform):
     (torch.Size([7, 3]), torch.Size([7]), torch.Size([15, 3]))
     """
 
-    def __init__(self, dim: int, scalar_map: ScalarMap) -> None:
-        super().__init__(dim)
+    def __init__(
+        self,
+        dim: int,
+        scalar_map: ScalarMap,
+        context_dim: int = 0,
+        hidden: Sequence[int] = (64, 64),
+    ) -> None:
+        super().__init__(dim, context_dim)
         if not isinstance(scalar_map, ScalarMap):
             name = scalar_map.__name__ if isinstance(scalar_map, type) else scalar_map
             raise TypeError(
                 f"scalar_map must be a ScalarMap such as Affine(); got {name!r}"
             )
-        self.scalar_map = scalar_map
+        self.scalar_map, self.hidden = scalar_map, widths(hidden)
         self.params = nn.Parameter(torch.zeros(scalar_map.num_params, dim))
+        self.net = mlp(context_dim, hidden, self.params.numel()) if context_dim else None
         self.domain = constraints.independent(scalar_map.domain, 1)
         self.codomain = constraints.independent(scalar_map.codomain, 1)
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x, log_slope = self.scalar_map.forward(z, self._params_for(z))
+        z, params = self._with_params(z, context)
+        x, log_slope = self.scalar_map.forward(z, params)
         return x, log_slope.sum(-1)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z, log_slope = self.scalar_map.inverse(x, self._params_for(x))
+        x, params = self._with_params(x, context)
+        z, log_slope = self.scalar_map.inverse(x, params)
         return z, log_slope.sum(-1)
 
-    def _params_for(self, value: Tensor) -> Tensor:
-        """The parameters, with a 1 for each batch dimension of the value."""
-        return self.params.reshape(-1, *(1,) * (value.dim() - 1), self.dim)
+    def _with_params(
+        self, value: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The value and the parameters, (num_params, *batch, D), of one batch."""
+        if self.net is None:
+            ones = (1,) * (value.dim() - 1)
+            return value, self.params.reshape(-1, *ones, self.dim)
+        numbers = steered(self.params.flatten(), self.net, context)
+        batch = torch.broadcast_shapes(value.shape[:-1], numbers.shape[:-1])
+        numbers = numbers.expand(*batch, -1).unflatten(-1, self.params.shape)
+        return value.expand(*batch, self.dim), numbers.movedim(-2, 0)
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}, scalar_map={self.scalar_map!r}"
+        return f"{super().extra_repr()}, scalar_map={self.scalar_map!r}"

@@ -65,10 +65,11 @@ class Plan:
     checkpoint_every: int
     check_every: int = 1
     patience: int | None = None
+    anneal: int = 0
 
     def __post_init__(self) -> None:
         counts = "steps", "batch_size", "check_every", "checkpoint_every"
-        for name in (*counts, "warmup", "patience", "seed"):
+        for name in (*counts, "warmup", "patience", "seed", "anneal"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | None):
                 raise TypeError(f"{name} must be a whole number; got {value!r}")
@@ -76,6 +77,8 @@ class Plan:
                 raise ValueError(f"{name} must be at least 1; got {value}")
         if not 0 <= self.warmup < self.steps:
             raise ValueError(f"warmup must be from 0 to steps - 1; got {self.warmup}")
+        if not 0 <= self.anneal < self.steps:
+            raise ValueError(f"anneal must be from 0 to steps - 1; got {self.anneal}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be positive and finite; got {self.lr}")
         for name in ("clip", "patience"):
@@ -95,6 +98,10 @@ class Plan:
             return self.lr * (step + 1) / (self.warmup + 1)
         done = (step - self.warmup) / (self.steps - self.warmup)
         return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+    def weight(self, step: int) -> float:
+        """What `fit_energy` multiplies log p̃ by at a step: it rises from 0.01 to 1."""
+        return 1.0 if step >= self.anneal else 0.01 + 0.99 * step / self.anneal
 
     def settings(self) -> dict[str, Any]:
         """What a run that goes on must share with the one that stopped."""

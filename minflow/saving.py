@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from minflow import base, elementwise, linear, transform
+from minflow import base, elementwise, linear, planar, transform
 from minflow.checkpoint import write_atomically
 from minflow.elementwise import ScalarMap
 from minflow.flow import Flow
@@ -23,7 +23,7 @@ from minflow.flow import Flow
 FORMAT = 1
 CLASSES = {
     name: value
-    for module in (transform, base, elementwise, linear)
+    for module in (transform, base, elementwise, linear, planar)
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, nn.Module | ScalarMap)
 } | {"Flow": Flow}
@@ -178,6 +178,8 @@ def _describe(part: Any, seen: set[int]) -> Any:
     """
     if isinstance(part, bool | int | float | str):
         return part
+    if isinstance(part, tuple):
+        return {"tuple": [_describe(value, seen) for value in part]}
     cls = type(part)
     if CLASSES.get(cls.__name__) is not cls:
         return {"outside": f"{cls.__module__}.{cls.__qualname__}"}
@@ -199,6 +201,8 @@ def _build(description: Any) -> Any:
     """A part from its description; LookupError names what minflow cannot build."""
     if not isinstance(description, dict):
         return description
+    if "tuple" in description:
+        return tuple(_build(value) for value in description["tuple"])
     cls = CLASSES.get(description.get("class", ""))
     if cls is None:
         raise LookupError(
@@ -217,6 +221,8 @@ def _words(description: Any) -> str:
     """A description as one would write it in Python."""
     if not isinstance(description, dict):
         return repr(description)
+    if "tuple" in description:
+        return repr(tuple(description["tuple"]))
     arguments = []
     for name, value in description.get("arguments", {}).items():
         if isinstance(value, list):

@@ -155,8 +155,10 @@ def _sources(
 
 def fit_energy(
     flow: Flow,
-    log_density: Callable[[Tensor], Tensor],
+    log_density: Callable[..., Tensor],
     *,
+    context: Tensor | None = None,
+    anneal: int = 0,
     steps: int = 1000,
     batch_size: int = 256,
     lr: float = 1e-2,
@@ -178,7 +180,13 @@ def fit_energy(
 
     Args:
         flow: the flow to train, in place, on any device.
-        log_density: log p̃, (B, D) -> (B,) in nats, with gradients for x.
+        log_density: log p̃, (B, D) -> (B,) in nats, with gradients for x. A conditional
+            flow's is called with the batch's contexts too, (B, D), (B, C) -> (B,).
+        context: for a conditional flow, the contexts to learn for, shape (N, C): each
+            step draws one sample for each of the next `batch_size` rows.
+        anneal: over so many steps log p̃ is multiplied by a weight that rises evenly from
+            0.01 to 1, so that the flow first spreads and then settles; 0 does not anneal.
+            Meanwhile the loss is that of p̃ to the power of the weight.
         steps, lr, warmup, clip, on_nonfinite, progress, checkpoint_every, seed: as in
             `fit`.
         batch_size: samples a step.
@@ -188,33 +196,41 @@ def fit_energy(
         The history, whose loss is the mean of log q − log p̃ in nats.
 
     Raises:
-        TypeError: if flow is not a Flow, or log_density cannot be called.
-        ValueError: if a number is out of range, the checkpoint does not fit, or
-            log_density does not give one number a point.
+        TypeError: if flow is not a Flow, log_density cannot be called, or context is of
+            another dtype than the flow.
+        ValueError: if a number is out of range, the context does not fit the flow, the
+            checkpoint does not fit, or log_density does not give one number a point.
         FloatingPointError: as in `fit`.
 
     Cost: one forward of the transform, one log_density and their gradients a step.
 
-    Source: Rezende and Mohamed 2015 (arXiv:1505.05770), equation 15.
+    Source: Rezende and Mohamed 2015 (arXiv:1505.05770), equations 15 and 20 (the latter
+    with annealing over 10,000 steps).
     """
     plan = Plan(
         steps, batch_size, lr, warmup, clip, on_nonfinite, seed, progress, checkpoint,
-        checkpoint_every,
+        checkpoint_every, anneal=anneal,
     )  # fmt: skip
     if not isinstance(flow, Flow):
         raise TypeError(f"fit_energy takes a Flow; got {type(flow).__name__}")
-    if flow.context_dim:
-        raise ValueError("fit_energy trains flows without a context")
     if not callable(log_density):
         raise TypeError(f"log_density must be callable; got {log_density!r}")
+    contexts = _contexts(flow, context)
+    device = next(flow.base.buffers()).device
 
-    def batch_of(step: int) -> Tensor:
-        return flow.base.rsample(torch.Size([batch_size])).detach()
+    def batch_of(step: int) -> tuple[Tensor, Tensor | None, float]:
+        rows = None
+        if contexts is not None:
+            rows = unpack(contexts.of_step(step, batch_size, seed), device)[0]
+        count = batch_size if rows is None else len(rows)
+        z = flow.base.rsample(torch.Size([count])).detach()
+        return z, rows, plan.weight(step)
 
-    def loss(z: Tensor) -> Tensor:
-        x, log_det = flow.transform(z)
+    def loss(batch: tuple[Tensor, Tensor | None, float]) -> Tensor:
+        z, rows, weight = batch
+        x, log_det = flow.transform(z, rows)
         log_q = flow.base.log_prob(z) - log_det
-        log_p = log_density(x)
+        log_p = log_density(x) if rows is None else log_density(x, rows)
         if not isinstance(log_p, Tensor) or log_p.shape != log_q.shape:
             got = tuple(log_p.shape) if isinstance(log_p, Tensor) else repr(log_p)
             raise ValueError(
@@ -223,6 +239,24 @@ def fit_energy(
             )
         if x.requires_grad and not log_p.requires_grad:
             raise ValueError("log_density must be computed from x by torch, undetached")
-        return (log_q - log_p).mean()
+        return (log_q - weight * log_p).mean()
 
-    return minimise(flow, batch_of, loss, plan, seen={"flow": in_words(flow)})
+    seen = {"flow": in_words(flow)}
+    if contexts is not None:
+        seen["context"] = contexts.fingerprint()
+    return minimise(flow, batch_of, loss, plan, seen=seen)
+
+
+def _contexts(flow: Flow, context: Tensor | None) -> Rows | None:
+    """The rows of contexts to train for; None for a flow that takes none."""
+    if (context is not None) != bool(flow.context_dim):
+        takes = f"takes contexts of size {flow.context_dim}"
+        raise ValueError(f"the flow {takes if flow.context_dim else 'takes no context'}")
+    if context is None:
+        return None
+    flow.check("context", context, flow.context_dim)
+    if context.dim() != 2 or len(context) == 0:
+        raise ValueError(f"context must have shape (N, C); got {tuple(context.shape)}")
+    if not context.isfinite().all():
+        raise ValueError("context holds NaN or infinity")
+    return Rows(context)

@@ -115,6 +115,41 @@ CONTRACT = {
         closed_form=("inverse",),
         network_passes=(1, 1),
     ),
+    "Elementwise[Affine] with a context": Promise(
+        lambda dim: mf.Elementwise(dim, mf.Affine(), context_dim=2, hidden=(8,)),
+        mixes=False,
+        network_passes=(1, 1),
+    ),
+    "Elementwise[MixtureCDF] with a context": Promise(
+        lambda dim: mf.Elementwise(dim, mf.MixtureCDF(3), context_dim=2, hidden=()),
+        mixes=False,
+        closed_form=("inverse",),
+        network_passes=(1, 1),
+    ),
+    "Planar[tanh]": Promise(mf.Planar, mixes=True, closed_form=("forward",)),
+    "Planar[leaky_relu]": Promise(
+        lambda dim: mf.Planar(dim, "leaky_relu"), mixes=True, closed_form=("forward",)
+    ),
+    "Radial": Promise(mf.Radial, mixes=True),
+    "Sylvester": Promise(mf.Sylvester, mixes=True, closed_form=("forward",)),
+    "Sylvester of a lower rank": Promise(
+        lambda dim: mf.Sylvester(dim, rank=-(-dim // 2)), mixes=True, closed_form=("forward",)
+    ),
+    "Planar with a context": Promise(
+        lambda dim: mf.Planar(dim, context_dim=2, hidden=(8,)),
+        mixes=True,
+        closed_form=("forward",),
+        network_passes=(1, 1),
+    ),
+    "Radial with a context": Promise(
+        lambda dim: mf.Radial(dim, context_dim=2, hidden=(8,)), mixes=True, network_passes=(1, 1)
+    ),
+    "Sylvester with a context": Promise(
+        lambda dim: mf.Sylvester(dim, context_dim=2, hidden=(8,)),
+        mixes=True,
+        closed_form=("forward",),
+        network_passes=(1, 1),
+    ),
     "StartsFromData": Promise(StartsFromData, mixes=False),
     "Householder": Promise(mf.Householder, mixes=True),
     "Standardize": Promise(standardize, mixes=False),

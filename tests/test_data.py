@@ -30,6 +30,11 @@ TARGETS = {
     "narrow banana": mf.data.Banana(sigma=0.5),
     "funnel": mf.data.Funnel(2),
     "funnel in space": mf.data.Funnel(3),
+    "U1": mf.data.U1(),
+    "U2": mf.data.U2(),
+    "U3": mf.data.U3(),
+    "U4": mf.data.U4(),
+    "narrow U4": mf.data.U4(sigma=0.5),
 }
 FUNNELS = ["funnel", "funnel in space"]
 # Where boxes end along each axis; all of them together hold the mass, but for the funnels'.
@@ -50,6 +55,11 @@ EDGES = {
     "narrow banana": [[-7, -1, 0, 1, 8], [-4, -0.5, 0, 0.5, 4]],
     "funnel": [[-9, -4, -2, 0, 2, 4, 9], [-20, -3, -1, -0.3, 0, 0.3, 1, 3, 20]],
     "funnel in space": [[-7, -2, 0, 2, 7], [-10, -1, 0, 1, 10], [-10, -1, 0, 1, 10]],
+    "U1": [[-6, -2.2, -1.6, 0, 1.6, 2.2, 6], [-6, -1, 0, 1, 6]],
+    "U2": [[-13, -7, -3, -1, 0, 1, 3, 7, 13], [-5, -1, 0, 1, 5]],
+    "U3": [[-13, -7, -3, -1, 0, 1, 3, 7, 13], [-8, -2, -1, 0, 1, 5]],
+    "U4": [[-13, -7, -3, -1, 0, 1, 3, 7, 13], [-8, -3, -2, -1, 0, 1, 5]],
+    "narrow U4": [[-4, -0.5, 0, 0.5, 1, 4], [-8, -2, -1, 0, 1, 5]],
 }
 
 
@@ -480,6 +490,161 @@ def test_funnel_is_a_normal_and_normals_of_its_width(dim):
     assert funnel.event_shape == (dim,)
 
 
+# Energies.
+
+ENERGIES = ["U1", "U2", "U3", "U4"]
+WIDTHS = {"U2": [0.4], "U3": [0.35, 0.35], "U4": [0.4, 0.35]}
+
+
+def wave(name, sigma):
+    return getattr(mf.data, name)(sigma)
+
+
+def apart(name, x1):
+    """How far the second branch lies below the first: w₂ or w₃ of the paper."""
+    return {
+        "U3": 3 * torch.exp(-0.5 * ((x1 - 1) / 0.6) ** 2),
+        "U4": 3 / (1 + torch.exp(-(x1 - 1) / 0.3)),
+    }[name]
+
+
+def paper(name, x1, x2):
+    """U as the paper writes it, of two numbers."""
+
+    def bump(u):
+        return math.exp(-0.5 * u**2)
+
+    w1 = math.sin(2 * math.pi * x1 / 4)
+    w2 = 3 * math.exp(-0.5 * ((x1 - 1) / 0.6) ** 2)
+    w3 = 3 / (1 + math.exp(-(x1 - 1) / 0.3))
+    if name == "U1":
+        ring = 0.5 * ((math.hypot(x1, x2) - 2) / 0.4) ** 2
+        return ring - math.log(bump((x1 - 2) / 0.6) + bump((x1 + 2) / 0.6))
+    if name == "U2":
+        return 0.5 * ((x2 - w1) / 0.4) ** 2
+    if name == "U3":
+        return -math.log(bump((x2 - w1) / 0.35) + bump((x2 - w1 + w2) / 0.35))
+    return -math.log(bump((x2 - w1) / 0.4) + bump((x2 - w1 + w3) / 0.35))
+
+
+@pytest.mark.parametrize("name", ENERGIES)
+def test_an_energy_is_that_of_the_paper(name):
+    points = torch.cartesian_prod(*[torch.linspace(-4, 4, 23, dtype=torch.float64)] * 2)
+    expected = torch.tensor([paper(name, *point) for point in points.tolist()]).double()
+    torch.testing.assert_close(TARGETS[name].energy(points), expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match=r"\(\.\.\., 2\); got \(3,\)"):
+        TARGETS[name].energy(torch.zeros(3))
+
+
+@pytest.mark.parametrize("name", ENERGIES)
+def test_density_of_an_energy_in_its_parts(name):
+    points = drawn(name, 100).double()
+    for target in [TARGETS[name]] if name == "U1" else [TARGETS[name], wave(name, 0.3)]:
+        log_p = -target.energy(points)
+        if name != "U1":
+            log_p += Normal(0.0, target.sigma).log_prob(points[:, 0])
+        torch.testing.assert_close(target.log_unnormalized(points), log_p)
+        torch.testing.assert_close(target.log_prob(points), log_p - target.log_normalizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "sigma"), [("U1", None), *((name, s) for name in WIDTHS for s in (0.3, 2.0, 5.0))]
+)
+def test_normalizer_of_an_energy_equals_a_quadrature(name, sigma):
+    target = TARGETS[name] if sigma is None else wave(name, sigma)
+    x1 = torch.arange(-40, 40, 0.04, dtype=torch.float64)
+    x2 = torch.arange(-9, 8, 0.04, dtype=torch.float64)
+    parts = [torch.cartesian_prod(rows, x2) for rows in x1.split(200)]
+    total = sum(target.log_unnormalized(x).exp().sum().item() for x in parts)
+    assert target.log_normalizer == pytest.approx(math.log(total * 0.04**2), abs=1e-9)
+    if sigma is not None:
+        closed = math.log(sum(WIDTHS[name]) * math.sqrt(2 * math.pi))
+        assert target.log_normalizer == pytest.approx(closed, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_without_an_envelope_the_mass_of_a_wave_grows_for_ever(name):
+    for half in (4, 8, 40):
+        edges = [list(range(-half, half + 1)), EDGES[name][1]]
+        mass = integrals(lambda x: (-TARGETS[name].energy(x)).exp(), edges).sum().item()
+        expected = 2 * half * sum(WIDTHS[name]) * math.sqrt(2 * math.pi)
+        assert mass == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("sigma", [0.6, 2.0])
+@pytest.mark.parametrize("name", WIDTHS)
+def test_x1_is_normal_and_x2_given_x1_a_mixture(name, sigma):
+    target, widths = wave(name, sigma), torch.tensor(WIDTHS[name], dtype=torch.float64)
+    x = target.sample((100_000,), generator=torch.Generator().manual_seed(0)).double()
+    x1, x2 = x.unbind(-1)
+    w1 = torch.sin(2 * math.pi * x1 / 4)
+    centres = torch.stack([w1] if name == "U2" else [w1, w1 - apart(name, x1)], -1)
+    envelope = Normal(torch.tensor(0.0).double(), sigma)
+    given = MixtureSameFamily(Categorical(widths.expand_as(centres)), Normal(centres, widths))
+    expected = envelope.log_prob(x1) + given.log_prob(x2)
+    torch.testing.assert_close(target.log_prob(x), expected, rtol=1e-6, atol=1e-6)
+    # So both CDFs together spread the samples evenly over the unit square.
+    u = torch.stack([envelope.cdf(x1), given.cdf(x2)], -1).numpy()
+    for cells in [(8, 8), (4, 2)]:  # the larger ones notice weights that are slightly wrong
+        found = np.histogramdd(u, cells, [(0, 1)] * 2)[0]
+        expected = 100_000 / math.prod(cells)
+        assert np.abs(found - expected).max() < 4.5 * math.sqrt(expected)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 2.0, 5.0])
+@pytest.mark.parametrize("name", WIDTHS)
+def test_entropy_of_a_wave_is_that_of_x1_and_of_x2_given_x1(name, sigma):
+    x1 = torch.linspace(-8 * sigma, 8 * sigma, 601, dtype=torch.float64)
+    mass = Normal(0.0, sigma).log_prob(x1).exp() * (x1[1] - x1[0])
+    given = 0.5 * math.log(2 * math.pi * math.e * 0.4**2)
+    if name != "U2":
+        widths = WIDTHS[name]
+        mixtures = [mf.data.GaussianMixture([[0.0], [-d]], widths, widths) for d in apart(name, x1)]
+        given = mass @ torch.stack([mixture.entropy() for mixture in mixtures])
+    expected = 0.5 * math.log(2 * math.pi * math.e * sigma**2) + float(given)
+    assert wave(name, sigma).entropy().item() == pytest.approx(expected, abs=2e-6)
+
+
+def test_entropy_of_the_ring_is_its_log_normalizer_and_its_mean_energy():
+    """In polar coordinates, by the midpoint rule."""
+    ring = TARGETS["U1"]
+    r, t = torch.cartesian_prod(midpoints(0, 6, 400), midpoints(0, 2 * math.pi, 200)).unbind(-1)
+    energy = ring.energy(torch.stack([r * t.cos(), r * t.sin()], -1))
+    weight = (-energy).exp() * r * (6 / 400) * (2 * math.pi / 200)
+    assert weight.sum().log().item() == pytest.approx(ring.log_normalizer, abs=1e-9)
+    mean = (weight * energy).sum() / weight.sum()
+    assert ring.entropy().item() == pytest.approx(ring.log_normalizer + mean.item(), abs=1e-8)
+
+
+def test_the_proposal_of_the_ring_covers_it_everywhere():
+    """A chance above one would leave samples out there: too few for a count to notice."""
+    grid = torch.cartesian_prod(*[torch.linspace(-8, 8, 961, dtype=torch.float64)] * 2)
+    log_chance = TARGETS["U1"]._log_acceptance(grid)
+    assert -1e-6 < log_chance.max().item() < 1e-12  # and M is no larger than it must be
+    x1, x2 = grid.unbind(-1)
+    sides = Normal(-2, 0.6).log_prob(x1).logaddexp(Normal(2, 0.6).log_prob(x1))
+    log_ratio = TARGETS["U1"].log_unnormalized(grid) - sides - Normal(0, 2).log_prob(x2)
+    constant = (log_ratio - log_chance)[0]
+    torch.testing.assert_close(log_ratio, log_chance + constant, rtol=1e-5, atol=1e-5)
+
+
+def test_many_samples_of_the_ring_have_its_moments():
+    """A proposal that is slightly too narrow moves them, too little for a count to see."""
+    axis = torch.linspace(-6, 6, 481, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    mass = TARGETS["U1"].log_prob(grid).exp() * (axis[1] - axis[0]) ** 2
+    sample = drawn("U1", 400_000).double()
+    for moment in (lambda x: x[:, 1].square(), lambda x: x[:, 0].abs(), lambda x: x.norm(dim=1)):
+        found, expected = moment(sample), mass @ moment(grid)
+        assert abs(found.mean() - expected) < 4 * found.std() / math.sqrt(400_000)
+
+
+@pytest.mark.parametrize("name", ENERGIES)
+def test_an_energy_gives_no_points_and_many(name):
+    assert TARGETS[name].sample((3, 0)).shape == (3, 0, 2)
+    assert len(drawn(name, 100_000).unique(dim=0)) == 100_000
+
+
 # What is handed in.
 
 
@@ -508,6 +673,9 @@ def test_funnel_is_a_normal_and_normals_of_its_width(dim):
         (lambda: mf.data.Banana(math.nan), "sigma must be.*got nan"),
         (lambda: mf.data.Funnel(1), "dim must be a whole number of at least 2; got 1"),
         (lambda: mf.data.Funnel(2.5), "dim must be a whole number.*got 2.5"),
+        (lambda: mf.data.U2(0.0), r"sigma must be positive.*got 0\.0"),
+        (lambda: mf.data.U3(-1.0), r"sigma must be positive.*got -1\.0"),
+        (lambda: mf.data.U4(math.inf), "sigma must be.*finite; got inf"),
     ],
 )
 def test_wrong_numbers_are_named(make, words):

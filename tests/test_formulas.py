@@ -790,6 +790,36 @@ def mixture_parts(x: Tensor) -> Tensor:
     return torch.stack([first / 4, 3 * second / 4], -1)
 
 
+def bump(u: Tensor) -> Tensor:
+    return torch.exp(-(u**2) / 2)
+
+
+def exp_minus_energy(name: str, x: Tensor) -> Tensor:
+    x1, x2 = x.unbind(-1)
+    w1, w2 = torch.sin(2 * math.pi * x1 / 4), 3 * bump((x1 - 1) / 0.6)
+    w3 = 3 / (1 + torch.exp(-(x1 - 1) / 0.3))
+    ring = bump((x.norm(dim=-1) - 2) / 0.4)
+    return {
+        "U1": ring * (bump((x1 - 2) / 0.6) + bump((x1 + 2) / 0.6)),
+        "U2": bump((x2 - w1) / 0.4),
+        "U3": bump((x2 - w1) / 0.35) + bump((x2 - w1 + w2) / 0.35),
+        "U4": bump((x2 - w1) / 0.4) + bump((x2 - w1 + w3) / 0.35),
+    }[name]
+
+
+LOG_Z = {  # as on the sheet
+    f"U{k}": float(value) for k, value in re.findall(r"\\log Z_(\d) &= .*?(\d\.\d{6})[,.]", PAGE)
+}
+
+
+def energy_density(name: str) -> Callable[[Tensor], Tensor]:
+    def density(x: Tensor) -> Tensor:
+        envelope = 1 if name == "U1" else normal(x[..., 0], 0, 2)
+        return envelope * exp_minus_energy(name, x) / math.exp(LOG_Z[name])
+
+    return density
+
+
 LOG_2PIE = math.log(2 * math.pi * math.e)
 CORNERS = [(4 / 2**0.5 * math.cos(k * math.pi / 4), 4 / 2**0.5 * math.sin(k * math.pi / 4))
            for k in range(8)]  # fmt: skip
@@ -837,6 +867,10 @@ TARGETS = {
         * (normal(x[..., 1:] * (-x[..., :1] / 2).exp()) * (-x[..., :1] / 2).exp()).prod(-1),
         5 * LOG_2PIE + math.log(3),
     ),
+    "U1": (minflow.data.U1(), energy_density("U1"), None),
+    "U2": (minflow.data.U2(), energy_density("U2"), LOG_2PIE + math.log(0.4 * 2)),
+    "U3": (minflow.data.U3(), energy_density("U3"), None),
+    "U4": (minflow.data.U4(), energy_density("U4"), None),
 }  # fmt: skip
 
 
@@ -857,6 +891,32 @@ def test_entropy_of_a_target_as_the_sheet_writes_it(name: str) -> None:
     assert (f"H(\\text{{{name}}}) &=" in PAGE) == (formula is not None)
     if formula is not None:
         close(target.entropy(), formula)
+
+
+@pytest.mark.parametrize("name", ["U1", "U2", "U3", "U4"])
+def test_normaliser_of_an_energy_as_the_sheet_writes_it(name: str) -> None:
+    x, area = plane()
+    assert abs((energy_density(name)(x).sum() * area).log()) < 6e-7
+    assert abs(TARGETS[name][0].log_normalizer - LOG_Z[name]) < 6e-7
+    if name != "U1":
+        factor = re.search(rf"\\log Z_{name[1]} &= \\log\\left\(([\d.]+)\\,\\sqrt", PAGE)[1]
+        assert abs(math.log(float(factor) * math.sqrt(2 * math.pi)) - LOG_Z[name]) < 6e-7
+
+
+@pytest.mark.parametrize(
+    ("name", "widths"), [("U2", [0.4]), ("U3", [0.35] * 2), ("U4", [0.4, 0.35])]
+)
+def test_x2_given_x1_as_the_sheet_writes_it(name: str, widths: list[float]) -> None:
+    x, _ = plane()
+    x1, x2 = x.unbind(-1)
+    w1 = torch.sin(2 * math.pi * x1 / 4)
+    shift = {"U2": 0 * x1, "U3": 3 * bump((x1 - 1) / 0.6), "U4": 3 * torch.sigmoid((x1 - 1) / 0.3)}
+    centres = [w1, w1 - shift[name]]
+    given = sum(
+        s / sum(widths) * normal(x2 - c, 0, s)
+        for s, c in zip(widths, centres[: len(widths)], strict=True)
+    )
+    close(TARGETS[name][0].log_prob(x).exp(), normal(x1, 0, 2) * given)
 
 
 def test_entropy_of_a_mixture_as_the_sheet_writes_it() -> None:

@@ -52,7 +52,7 @@ def output(figure: live.LiveFigure | None = None) -> str:
     return (figure or live.change_of_variables())._repr_mimebundle_()["text/html"]
 
 
-FIGURES = pytest.mark.parametrize("make", [live.change_of_variables, live.kl])
+FIGURES = pytest.mark.parametrize("make", [live.change_of_variables, live.kl, live.planar])
 
 
 # ---- the output, in pure Python ------------------------------------------------------------
@@ -178,6 +178,33 @@ class Shown:
     def curve(self) -> None:
         self.frame.get_by_label("a rising curve").check()
         self.settle()
+
+    def height_where_all_fits(self, width: int) -> float:
+        """The height of the frame, which holds its content in full, in letters to be read."""
+        self.settle()
+        assert self.page.evaluate("document.documentElement.scrollWidth") == width
+        inner = self.frame.evaluate(
+            "[document.documentElement.scrollWidth, document.documentElement.scrollHeight,"
+            " innerWidth, innerHeight]"
+        )
+        assert inner[:2] == inner[2:]
+        smallest = self.frame.evaluate(
+            "Math.min(...[...document.querySelectorAll('figure *')]"
+            ".map(e => parseFloat(getComputedStyle(e).fontSize)))"
+        )
+        assert smallest >= 11
+        return inner[1]
+
+    def violations(self) -> list[Any]:
+        """What axe finds in the page and in the frame."""
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+        self.frame.wait_for_function("document.getElementById('said').textContent")
+        for where in (self.frame, self.page):
+            where.evaluate(axe.axe_script)
+        found = self.page.evaluate("axe.run({resultTypes: ['violations', 'passes']})")
+        inside = [node for v in found["passes"] for node in v["nodes"] if len(node["target"]) > 1]
+        assert len(inside) > 20  # it did look into the frame
+        return [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]]
 
 
 @pytest.fixture
@@ -382,18 +409,7 @@ def test_the_frame_fits_its_content_and_text_can_be_read(show, width):
     for curve in (False, True):
         if curve:
             figure.curve()
-        assert figure.page.evaluate("document.documentElement.scrollWidth") == width
-        inner = figure.frame.evaluate(
-            "[document.documentElement.scrollWidth, document.documentElement.scrollHeight,"
-            " innerWidth, innerHeight]"
-        )
-        assert inner[0] == inner[2]
-        assert inner[1] == inner[3]
-        smallest = figure.frame.evaluate(
-            "Math.min(...[...document.querySelectorAll('figure *')]"
-            ".map(e => parseFloat(getComputedStyle(e).fontSize)))"
-        )
-        assert smallest >= 11
+        figure.height_where_all_fits(width)
 
 
 def test_the_still_picture_is_seen_only_where_the_figure_is_not(show):
@@ -426,17 +442,10 @@ def test_it_lives_in_a_sandboxed_frame_of_another_origin(show):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("curve", [False, True])
 def test_axe_finds_nothing(show, theme, curve):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     figure = show(theme=theme)
     if curve:
         figure.curve()
-    figure.frame.wait_for_function("document.getElementById('said').textContent")
-    for where in (figure.frame, figure.page):
-        where.evaluate(axe.axe_script)
-    found = figure.page.evaluate("axe.run({resultTypes: ['violations', 'passes']})")
-    inside = [node for v in found["passes"] for node in v["nodes"] if len(node["target"]) > 1]
-    assert len(inside) > 20  # it did look into the frame
-    assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == []
+    assert figure.violations() == []
 
 
 def test_dragging_keeps_up(show):
@@ -711,19 +720,7 @@ def test_the_kl_figure_fits_its_frame_and_keeps_its_height(show_kl, width):
     heights = set()
     for button in ("Reset", "Best for forward", "Best for reverse"):
         figure.frame.get_by_role("button", name=button).click()
-        figure.settle()
-        assert figure.page.evaluate("document.documentElement.scrollWidth") == width
-        inner = figure.frame.evaluate(
-            "[document.documentElement.scrollWidth, document.documentElement.scrollHeight,"
-            " innerWidth, innerHeight]"
-        )
-        assert inner[:2] == inner[2:]
-        heights.add(inner[1])
-        smallest = figure.frame.evaluate(
-            "Math.min(...[...document.querySelectorAll('figure *')]"
-            ".map(e => parseFloat(getComputedStyle(e).fontSize)))"
-        )
-        assert smallest >= 11
+        heights.add(figure.height_where_all_fits(width))
     if width >= 390:
         assert len(heights) == 1
     assert max(heights) <= live.kl().height
@@ -731,15 +728,7 @@ def test_the_kl_figure_fits_its_frame_and_keeps_its_height(show_kl, width):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_in_the_kl_figure(show_kl, theme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    figure = show_kl(theme=theme)
-    figure.frame.wait_for_function("document.getElementById('said').textContent")
-    for where in (figure.frame, figure.page):
-        where.evaluate(axe.axe_script)
-    found = figure.page.evaluate("axe.run({resultTypes: ['violations', 'passes']})")
-    inside = [node for v in found["passes"] for node in v["nodes"] if len(node["target"]) > 1]
-    assert len(inside) > 20  # it did look into the frame
-    assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == []
+    assert show_kl(theme=theme).violations() == []
 
 
 def test_the_words_and_the_still_picture_of_the_kl_figure_are_true():
@@ -757,3 +746,471 @@ def test_the_words_and_the_still_picture_of_the_kl_figure_are_true():
         for x, y in (map(float, point.split()) for point in line.strip("M").split("L")):
             height = density.log_prob(torch.tensor((x - 330) / 48, dtype=torch.float64)).exp()
             assert (260 - y) / 270 == pytest.approx(height.item(), abs=1e-3)
+
+
+# ---- a planar and a radial layer -----------------------------------------------------------
+
+
+@pytest.fixture
+def show_planar(show: Any) -> Any:
+    def open_figure(start: dict[str, Any] | None = None, **options: Any) -> Shown:
+        return show(shown=output(live.planar(**start or {})), **options)
+
+    return open_figure
+
+
+def planar_state(w: tuple, u: tuple, b: float) -> dict[str, Any]:
+    return {"kind": "planar", "w": w, "u": u, "b": b}
+
+
+def radial_state(z0: tuple, alpha: float, beta: float) -> dict[str, Any]:
+    return {"kind": "radial", "z0": z0, "alpha": alpha, "beta": beta}
+
+
+ALLOWED = [
+    planar_state((1.5, 0.5), (1.2, 0.4), 0.5),  # expands
+    planar_state((2.5, -2.5), (2.5, -2.5), -3),
+    planar_state((1, 1), (-0.25, -0.25), 1),  # contracts
+    planar_state((1.5, -0.5), (-0.2, 1.1), 0),  # to 0.15 on the hyperplane
+    planar_state((1, 2), (2, -1), 0.3),  # shears
+    planar_state((0, 0), (1, -2), 0.7),  # shifts
+    planar_state((1, 2), (0, 0), 0.3),  # does nothing
+    radial_state((0.5, -0.5), 1, 2),
+    radial_state((-1, 2), 0.2, 4),
+    radial_state((0, 0), 2, -1.6),
+    radial_state((0.3, 0), 0.5, -0.25),
+    radial_state((0.3, 0), 0.5, 0),
+]
+FOLDED = [
+    planar_state((1.5, 0.5), (-1.4, 0.6), 0.5),
+    planar_state((1, 2), (-2.5, -2), -1),
+    radial_state((0.5, -0.5), 1, -2),
+    radial_state((0, 1), 0.2, -0.3),
+]
+
+
+def layer(state: dict[str, Any], z: Tensor) -> Tensor:
+    """The state's map in torch, on points of shape (..., 2)."""
+    given = {key: z.new_tensor(v) for key, v in state.items() if key != "kind"}
+    if state["kind"] == "planar":
+        a = (z * given["w"]).sum(-1, keepdim=True) + given["b"]
+        return z + given["u"] * a.tanh()
+    d = z - given["z0"]
+    return z + given["beta"] * d / (given["alpha"] + d.norm(dim=-1, keepdim=True))
+
+
+def determinants(state: dict[str, Any], z: Tensor) -> Tensor:
+    return torch.linalg.det(torch.func.vmap(torch.func.jacrev(lambda p: layer(state, p)))(z))
+
+
+DOUBLE: Any = {"dtype": torch.float64}
+POINTS = 2 * torch.randn(40, 2, generator=torch.manual_seed(0), **DOUBLE)
+
+
+def test_the_layer_and_its_determinant_agree_with_torch(show_planar):
+    frame = show_planar().frame
+    for state in ALLOWED + FOLDED:
+        x, det = frame.evaluate(
+            "([s, zs]) => [zs.map(z => figure.forward(s, z)), zs.map(z => figure.det(s, z))]",
+            [state, POINTS.tolist()],
+        )
+        expected = determinants(state, POINTS)
+        torch.testing.assert_close(torch.tensor(x, **DOUBLE), layer(state, POINTS))
+        torch.testing.assert_close(torch.tensor(det, **DOUBLE), expected)
+        # The two numbers said are the least and the largest: on a ray from the middle, out to far.
+        n = frame.evaluate("s => figure.compute(s)", state)
+        w = torch.tensor(state.get("w", (1, 0)), **DOUBLE)
+        middle = torch.tensor(state.get("z0", (0, 0)), **DOUBLE)
+        middle = middle - state.get("b", 0) * w / w.square().sum().clamp(min=1e-9)
+        steps = torch.cat([torch.linspace(1e-4, 6, 6001, **DOUBLE), torch.tensor([1e4], **DOUBLE)])
+        ray = determinants(state, middle + steps[:, None] * w)
+        assert n["smallest"] == pytest.approx(ray.min().item(), abs=2e-3), state
+        assert n["largest"] == pytest.approx(ray.max().item(), rel=2e-3), state
+        assert n["smallest"] - 1e-9 <= min(ray.min(), expected.min()), state
+        assert n["largest"] + 1e-9 >= max(ray.max(), expected.max()), state
+        assert n["invertible"] is (state in ALLOWED)
+
+
+def test_the_inverse_and_the_density_agree_with_torch(show_planar):
+    frame = show_planar().frame
+    base = Normal(*torch.tensor([0, 1], **DOUBLE)).log_prob(POINTS).sum(-1).exp()
+    for state in ALLOWED:
+        z, q = frame.evaluate(
+            "([s, xs]) => [xs.map(x => figure.inverse(s, x)), xs.map(x => figure.density(s, x))]",
+            [state, layer(state, POINTS).tolist()],
+        )
+        torch.testing.assert_close(torch.tensor(z, **DOUBLE), POINTS, rtol=1e-9, atol=1e-9)
+        expected = base / determinants(state, POINTS)
+        torch.testing.assert_close(torch.tensor(q, **DOUBLE), expected)
+        mass = frame.evaluate(
+            """s => {
+              let sum = 0;
+              for (let i = -300; i < 300; i++) for (let j = -300; j < 300; j++)
+                sum += figure.density(s, [(i + 0.5) / 30, (j + 0.5) / 30]);
+              return sum / 900;
+            }""",
+            state,
+        )
+        assert mass == pytest.approx(1, abs=2e-3), state
+
+
+def test_the_inverse_holds_out_next_to_the_fold_and_far_away(show_planar):
+    frame = show_planar().frame
+    xs = [[s * 10.0**k, 1] for k in range(-9, 4) for s in (-1, 1)] + [[0, 0]]
+    for p in (-0.999, -0.9, 0.5, 12.5):
+        state = planar_state((1, 0), (p, 0), 0)
+        zs = frame.evaluate("([s, xs]) => xs.map(x => figure.inverse(s, x))", [state, xs])
+        back = layer(state, torch.tensor(zs, **DOUBLE))
+        torch.testing.assert_close(back, torch.tensor(xs, **DOUBLE), rtol=1e-12, atol=1e-14)
+
+
+def test_what_is_shown_of_a_fold_is_the_fold(show_planar):
+    """Counted on the way across it: where the determinant is below 0, and how many z have one x."""
+    frame = show_planar().frame
+    t = torch.linspace(-20, 20, 400_002, **DOUBLE)
+    for state in FOLDED:
+        n, lost = frame.evaluate(
+            "s => [figure.compute(s), [figure.inverse(s, [0, 0]), figure.density(s, [0, 0])]]",
+            state,
+        )
+        assert lost == [None, None]
+        if state["kind"] == "planar":  # t is wᵀz + b
+            s, det = t + n["product"] * t.tanh(), 1 + n["product"] * (1 - t.tanh() ** 2)
+            shown = t.abs() < n["fold"]
+        else:  # t is the place on a line through z₀
+            centre = torch.tensor(state["z0"], **DOUBLE)
+            line = torch.stack([t, torch.zeros_like(t)], -1)
+            s, det = layer(state | {"z0": (0, 0)}, line)[:, 0], determinants(state, centre + line)
+            shown = (n["fold"][0] < t.abs()) & (t.abs() < n["fold"][1])
+        assert ((det < 0) == shown).float().mean() > 0.9999
+        for near, origins in ((0.99, 3), (1.01, 1)):
+            above = s > near * n["threefold"]
+            assert (above[1:] != above[:-1]).sum() == origins, state
+
+
+def test_the_figure_refuses_at_minus_one_and_says_the_number(show_planar):
+    figure = show_planar({"w": (2, 0), "u": (-0.45, 0.3), "b": 0})
+    shade, verdict = figure.frame.locator("canvas").nth(1), figure.frame.locator("#verdict")
+    mend = figure.frame.get_by_role("button", name="Mend u")
+    assert figure.numbers()["invertible"]
+    assert "wᵀu = −0.90: contracts" in verdict.inner_text()
+    assert "= 0.10: areas ÷\u00a010.00, the density ×\u00a010.00" in verdict.inner_text()
+    assert shade.is_visible()
+    assert mend.get_attribute("aria-disabled") == "true"
+    figure.press("u, first", "ArrowLeft")
+    n = figure.numbers()
+    assert (n["product"], n["invertible"], n["smallest"]) == (-1, False, 0)
+    assert "wᵀu = −1.00: refused" in verdict.inner_text()
+    assert "1 + wᵀu = 0.00" in verdict.inner_text()
+    assert not shade.is_visible()
+    figure.press("u, first", *["ArrowLeft"] * 4)
+    assert "wᵀu = −1.40: not invertible" in verdict.inner_text()
+    assert "det J = 1 + wᵀu = −0.40 < 0" in verdict.inner_text()
+    assert "three origins" in verdict.inner_text()
+    assert "det J from −0.40 to 1.00" in figure.frame.locator("#values").inner_text()
+    assert figure.frame.locator("#stage svg").get_by_text("no density").is_visible()
+    assert figure.frame.locator(".folded").nth(1).get_attribute("d").startswith("M")
+    assert "not invertible" in figure.handle("u, first").get_attribute("aria-valuetext")
+    figure.frame.wait_for_function("document.getElementById('said').textContent.includes('1.40')")
+    said = figure.frame.get_by_role("status").inner_text()
+    assert "wᵀu = −1.40: not invertible. On the hyperplane det J = 1 + wᵀu = −0.40" in said
+    assert "*" not in said
+
+
+def test_a_number_next_to_minus_one_is_not_said_to_be_it(show_planar):
+    figure = show_planar({"w": (0.05, 2), "u": (0.05, -0.5), "b": 0})
+    values = figure.frame.locator("#values")
+    assert "wᵀu = −0.9975" in values.inner_text()
+    assert "det J from 0.0025 to 1.00" in values.inner_text()
+    figure.press("u, first", *["ArrowLeft"] * 2)
+    assert "wᵀu = −1.0025" in values.inner_text()
+    assert figure.numbers()["invertible"] is False
+
+
+def test_mending_keeps_what_the_rule_keeps(show_planar):
+    frame = show_planar().frame
+    for state in FOLDED + ALLOWED:
+        after = frame.evaluate("s => figure.mend(s)", state)
+        before, n = (frame.evaluate("s => figure.compute(s)", s) for s in (state, after))
+        p = before["product"]
+        expected = p if p >= 0 else 0.999 * math.expm1(p / 0.999)
+        assert n["product"] == pytest.approx(expected, abs=1e-9)
+        assert n["invertible"]
+        if state["kind"] == "planar":
+            across = [state["w"][0] * v[1] - state["w"][1] * v[0] for v in (state["u"], after["u"])]
+            assert across[0] == pytest.approx(across[1], abs=1e-9)
+        changed = {key for key, v in after.items() if v != pytest.approx(state[key])}
+        assert changed <= {"u", "beta"}
+        assert bool(changed) is (p < 0)
+
+
+def test_the_button_mends_and_reset_restores(show_planar):
+    figure = show_planar()
+    mend = figure.frame.get_by_role("button", name="Mend")
+    figure.press("u, first", *["PageDown"] * 5, *["ArrowRight"] * 2)
+    before = figure.numbers()["product"]
+    assert before == pytest.approx(1.5 * -1.2 + 0.5 * 0.4)
+    mend.focus()
+    figure.page.keyboard.press("Enter")
+    after = figure.numbers()
+    assert after["product"] == pytest.approx(0.999 * math.expm1(before / 0.999))
+    assert figure.frame.locator("canvas").nth(1).is_visible()
+    hint = figure.frame.locator("#hint").inner_text()
+    assert f"was −{-before:.2f} and is −{-after['product']:.2f} now" in hint
+    assert figure.frame.evaluate("document.activeElement.id") == "mend"  # it keeps the focus
+    state = figure.frame.evaluate("figure.state")
+    mend.click(force=True)  # nothing to mend: nothing moves
+    assert figure.frame.evaluate("figure.state") == state
+    figure.frame.get_by_role("button", name="Reset").click()
+    assert figure.numbers()["product"] == 2
+    assert "Drag" in figure.frame.locator("#hint").inner_text()
+
+
+def test_the_radial_layer_answers_and_refuses_too(show_planar):
+    figure = show_planar()
+    figure.frame.get_by_label("radial", exact=True).check()
+    verdict = figure.frame.locator("#verdict")
+    assert figure.numbers()["largest"] == 9
+    assert "expands about z₀" in verdict.inner_text()
+    beta = figure.frame.get_by_role("slider", name="Strength β")
+    beta.fill("-0.5")
+    assert figure.numbers()["smallest"] == 0.25
+    assert "areas ÷\u00a04.00, the density ×\u00a04.00" in verdict.inner_text()
+    beta.fill("-1")
+    assert figure.numbers()["invertible"] is False
+    assert "β = −α = −1.00: refused" in verdict.inner_text()
+    beta.focus()
+    for _ in range(8):
+        figure.page.keyboard.press("ArrowLeft")
+    assert figure.numbers()["product"] == pytest.approx(-1.4)
+    assert "β = −1.40 < −α = −1.00: not invertible" in verdict.inner_text()
+    assert beta.get_attribute("aria-valuetext") == "−1.40, not invertible"
+    assert not figure.frame.locator("canvas").nth(1).is_visible()
+    figure.frame.get_by_role("button", name="Mend β").click()
+    assert figure.numbers()["product"] == pytest.approx(0.999 * math.expm1(-1.4 / 0.999))
+    figure.press("z₀, first", "ArrowRight", "ArrowUp")
+    assert figure.frame.evaluate("figure.state.z0") == [0.55, -0.45]
+    figure.frame.get_by_role("button", name="Reset").click()
+    figure.settle()
+    assert figure.frame.evaluate("figure.state.kind") == "radial"
+    assert figure.frame.evaluate("figure.state.beta") == 2
+
+
+@pytest.mark.parametrize(
+    "label", ["w, first", "w, second", "u, first", "u, second", "Offset b", "z₀, first"]
+)
+def test_every_number_of_the_layer_answers_to_the_keyboard(show_planar, label):
+    figure = show_planar()
+    if label.startswith("z₀"):
+        figure.frame.get_by_label("radial", exact=True).check()
+    up, down = ("Up", "Down") if "second" in label else ("Right", "Left")
+    handle, before = figure.handle(label), figure.value(label)
+    text = figure.frame.locator("body").inner_text()
+    words = handle.get_attribute("aria-valuetext")
+    assert min(handle.bounding_box()[side] for side in ("width", "height")) >= 24
+    figure.press(label, f"Arrow{up}")
+    assert figure.value(label) == pytest.approx(before + 0.05)
+    assert handle.get_attribute("aria-valuetext") != words
+    assert figure.frame.locator("body").inner_text() != text
+    figure.press(label, f"Shift+Arrow{down}", "PageUp", f"Arrow{down}")
+    assert figure.value(label) == pytest.approx(before)
+    for key, end in (("End", "aria-valuemax"), ("Home", "aria-valuemin")):
+        figure.press(label, key, f"Arrow{up}" if key == "End" else f"Arrow{down}")
+        assert figure.value(label) == float(handle.get_attribute(end))
+    figure.frame.get_by_role("button", name="Reset").click()
+    assert figure.value(label) == pytest.approx(before)
+
+
+def test_an_arrow_key_moves_the_tip_its_own_way_and_tab_meets_every_number(show_planar):
+    figure = show_planar()
+    figure.press("w, first", "ArrowUp", "ArrowRight", "Shift+ArrowDown")
+    assert figure.frame.evaluate("figure.state.w") == [1.55, 0.05]
+    focus = "document.activeElement.getAttribute('aria-label')"
+    assert figure.frame.evaluate(focus) == "w, second component"
+    figure.handle("w, first").focus()
+    met = [figure.frame.evaluate(focus)]
+    for _ in range(4):
+        figure.page.keyboard.press("Tab")
+        met.append(figure.frame.evaluate(focus))
+    assert [m.split(" ")[0] for m in met] == ["w,", "w,", "Offset", "u,", "u,"]
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_mouse_and_touch_drag_the_tips_and_the_hyperplane(show_planar, touch):
+    figure = show_planar(width=390, has_touch=touch, is_mobile=touch)
+    send = figure.page.context.new_cdp_session(figure.page).send
+    unit = figure.frame.evaluate("document.querySelector('canvas').clientWidth") / 9
+
+    def pull(label: str, dx: float, dy: float) -> None:
+        """Drag by so many units of the plane, dy upwards."""
+        figure.handle(label).scroll_into_view_if_needed()
+        figure.settle()
+        box = figure.handle(label).bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        way = [(x + dx * unit * k / 8, y - dy * unit * k / 8) for k in range(9)]
+        if touch:
+            for k, (px, py) in enumerate(way):
+                kind = "touchMove" if k else "touchStart"
+                send(
+                    "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": px, "y": py}]}
+                )
+            send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        else:
+            figure.page.mouse.move(x, y)
+            figure.page.mouse.down()
+            for px, py in way:
+                figure.page.mouse.move(px, py)
+            figure.page.mouse.up()
+            figure.page.mouse.move(x, y)  # the button is up: nothing follows any more
+        figure.settle()
+
+    pull("w, first", 0.5, 1)
+    assert figure.frame.evaluate("figure.state.w") == pytest.approx([2, 1.5], abs=0.06)
+    pull("w, first", -0.5, -1)
+    pull("Offset b", 0.6, 0.2)  # along w: b falls by w times the way
+    assert figure.value("Offset b") == pytest.approx(0.5 - 1, abs=0.11)
+    pull("u, first", -2.5, 0.2)
+    assert figure.frame.evaluate("figure.state.u") == pytest.approx([-1.3, 0.6], abs=0.06)
+    assert figure.numbers()["invertible"] is False
+    pull("u, first", 6, 0)  # no further than its longest
+    assert figure.value("u, first") == 2.5
+
+
+def test_the_shades_are_the_density_and_follow_the_theme(show_planar):
+    figure = show_planar({"w": (1, -1), "u": (0.5, 1.2), "b": 1})
+    read = """k => {  // by a copy: the figure itself never reads its canvas
+      const c = document.querySelectorAll("canvas")[k], n = c.width;
+      const copy = new OffscreenCanvas(n, n).getContext("2d", { willReadFrequently: true });
+      copy.drawImage(c, 0, 0);
+      return [...copy.getImageData(0, 0, n, n).data];
+    }"""
+    n = figure.frame.evaluate("document.querySelector('canvas').width")
+    same = planar_state((0, 0), (0, 0), 0)  # the base is what the identity makes of it
+    for k, state in enumerate((same, figure.frame.evaluate("figure.state"))):
+        pixels = figure.frame.evaluate(read, k)
+        for i, j in ((n // 2, n // 2), (n // 3, n // 2), (n // 2, n // 4), (n // 3, 3 * n // 5)):
+            at = [(j + 0.5) / n * 9 - 4.5, 4.5 - (i + 0.5) / n * 9]
+            q = figure.frame.evaluate("([s, x]) => figure.density(s, x)", [state, at])
+            alpha = 190 * (1 - math.exp(-q / 0.12))
+            assert pixels[4 * (i * n + j) + 3] == pytest.approx(alpha, abs=1)
+    middle = 4 * (n // 2 * n + n // 2)
+    light = [figure.frame.evaluate(read, k)[middle : middle + 3] for k in (0, 1)]
+    figure.page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    figure.frame.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    figure.settle()
+    dark = [figure.frame.evaluate(read, k)[middle : middle + 3] for k in (0, 1)]
+    assert light[0] != dark[0]
+    assert light[1] != dark[1]
+
+
+def test_a_layer_without_a_hyperplane_is_a_shift(show_planar):
+    figure = show_planar({"w": (0.05, 0), "u": (1, 0), "b": 0.5})
+    assert figure.handle("Offset b").is_visible()
+    figure.press("w, first", "ArrowLeft")
+    assert "w = 0: a shift" in figure.frame.locator("#verdict").inner_text()
+    assert figure.handle("Offset b").count() == 0
+    assert figure.numbers() | {"product": 0, "smallest": 1, "largest": 1} == figure.numbers()
+
+
+def test_dragging_the_layer_keeps_up(show_planar):
+    figure = show_planar()
+    box = figure.handle("u, first").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    figure.page.mouse.move(x, y)
+    figure.page.mouse.down()
+    before, start = figure.frame.evaluate("[figure.frames, performance.now()]")
+    for k in range(120):
+        figure.page.mouse.move(x + 20 * math.sin(k / 9), y + 20 * math.cos(k / 9))
+    after, stop = figure.frame.evaluate("[figure.frames, performance.now()]")
+    figure.page.mouse.up()
+    assert (after - before) / (stop - start) * 1000 > 10  # about 50 on an idle machine
+
+
+@pytest.mark.parametrize("width", [760, 390, 320])
+def test_the_layers_fit_their_frame_and_a_drag_does_not_move_the_page(show_planar, width):
+    figure = show_planar(width=width)
+    heights = {figure.height_where_all_fits(width)}
+    tops = figure.frame.evaluate("[...document.querySelectorAll('canvas')].map(c => c.offsetTop)")
+    assert (tops[0] == tops[1]) is (width == 760)
+    figure.press("u, first", *["PageDown"] * 5)
+    heights.add(figure.height_where_all_fits(width))
+    figure.frame.get_by_role("button", name="Mend").click()
+    heights.add(figure.height_where_all_fits(width))
+    if width >= 390:
+        assert len(heights) == 1
+    figure.frame.get_by_label("radial", exact=True).check()
+    figure.frame.get_by_role("slider", name="Strength β").fill("-1.8")
+    heights.add(figure.height_where_all_fits(width))
+    if width == 760:
+        assert max(heights) <= live.planar().height
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["planar", "radial"])
+def test_axe_finds_nothing_in_the_layers(show_planar, theme, kind):
+    figure = show_planar(theme=theme)
+    figure.frame.get_by_label(kind, exact=True).check()
+    assert figure.violations() == []
+    if kind == "planar":
+        figure.press("u, first", *["PageDown"] * 5)
+    else:
+        figure.frame.get_by_role("slider", name="Strength β").fill("-1.8")
+    assert figure.numbers()["invertible"] is False
+    assert figure.violations() == []
+
+
+@pytest.mark.parametrize(
+    "start", [{}, {"w": (-1, 0.5), "u": (0.3, 0), "b": -1}, {"u": (-0.5, 1.5)}]
+)
+def test_the_words_and_the_still_picture_of_the_layer_are_true(start):
+    figure = live.planar(**start)
+    start = {"w": (1.5, 0.5), "u": (1.2, 0.4), "b": 0.5} | start
+    state, (w, u) = planar_state(**start), (start["w"], start["u"])
+    product = w[0] * u[0] + w[1] * u[1]
+    words = figure.words.replace("−", "-")
+    assert f"1 + wᵀu = {1 + product:.4g}, " in words
+    assert ("expands" if product > 0 else "contracts" if product else "only shears") in words
+    assert "hold 39% and 86% of the mass" in words
+    drawn = ET.fromstring(figure.still)
+    paths = [p.get("d") or "" for p in drawn.iter(f"{SVG}path")]
+
+    def read(d: str) -> list[Tensor]:
+        return [
+            torch.tensor(
+                [list(map(float, p.split())) for p in part.split("L")], dtype=torch.float64
+            )
+            for part in d.split("M")[1:]
+        ]
+
+    def plane(points: Tensor, middle: int) -> Tensor:
+        return (points - torch.tensor([middle, 178])) / torch.tensor([30, -30])
+
+    (discs_z, discs_x), grids = map(read, paths[2:4]), read(paths[5])
+    for r, z, x in zip((1, 2), discs_z, discs_x, strict=True):
+        torch.testing.assert_close(
+            plane(z, 165).norm(dim=-1), torch.full((len(z),), float(r)).double(), rtol=0, atol=4e-3
+        )
+        torch.testing.assert_close(layer(state, plane(z, 165)), plane(x, 480), rtol=0, atol=1.5e-2)
+    assert len(grids) == len(read(paths[4])) == 26
+    (line_z, line_x), (arrow_w, arrow_u) = read(paths[6]), read(paths[7])
+    for line, middle in ((line_z, 165), (line_x, 480)):
+        assert plane(line, middle) @ torch.tensor(w).double() + start["b"] == pytest.approx(
+            [0, 0], abs=1e-2
+        )
+    assert plane(arrow_w, 165)[1].tolist() == pytest.approx(w, abs=2e-3)
+    assert plane(arrow_u, 480)[1].tolist() == pytest.approx(u, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ({"w": (2, 0), "u": (-0.5, 1)}, "wᵀu=-1"),
+        ({"w": (0, 0)}, "w not 0"),
+        ({"w": (2.6, 0)}, r"w=\(2.6, 0\)"),
+        ({"u": (0, float("nan"))}, "wᵀu=nan"),
+        ({"b": 3.5}, "b=3.5"),
+    ],
+)
+def test_a_layer_outside_the_figure_is_an_error(start, message):
+    with pytest.raises(ValueError, match=message):
+        live.planar(**start)

@@ -46,7 +46,8 @@ def test_own_flows_come_back_without_help(tmp_path, name, dtype):
         again = mf.load(tmp_path / "flow", mf.Flow(CONTRACT[name].make(3), base).to(dtype))
     assert repr(again) == repr(flow)
     x = torch.rand(5, 3, dtype=dtype)
-    assert torch.equal(again.log_prob(x), flow.log_prob(x))
+    context = torch.rand(5, flow.context_dim, dtype=dtype) if flow.context_dim else None
+    assert torch.equal(again.log_prob(x, context), flow.log_prob(x, context))
     assert [p.requires_grad for p in again.parameters()] == [True] * len(list(flow.parameters()))
 
 

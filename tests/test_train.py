@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -359,6 +360,71 @@ def test_a_density_that_breaks_is_not_blamed_on_a_layer():
 # Reverse KL
 
 
+def conditional_flow():
+    return mf.Flow(mf.Elementwise(1, mf.Affine(), context_dim=2, hidden=()))
+
+
+def test_reverse_kl_learns_the_law_of_every_context():
+    """Given c, x ~ N(c₁ − c₂, e^(2 c₂)): a linear network can say both numbers of it."""
+
+    def log_density(x, c):
+        law = torch.distributions.Normal(c[:, 0] - c[:, 1], c[:, 1].exp())
+        return law.log_prob(x[:, 0]) + 2.0
+
+    torch.manual_seed(0)
+    contexts, new = torch.rand(500, 2), torch.rand(200, 2)
+    flow = conditional_flow()
+    history = mf.fit_energy(flow, log_density, context=contexts, steps=600, lr=0.05)
+    assert history.loss[-1] == pytest.approx(-2.0, abs=0.02)
+    with torch.no_grad():
+        x, log_q = flow.sample_and_log_prob((100,), new)
+        truth = log_density(x.reshape(-1, 1), new.repeat(100, 1)).reshape(100, 200) - 2.0
+    assert 0 < (log_q - truth).mean() < 0.02
+
+
+def test_annealing_weighs_the_density_from_a_hundredth_up_to_one():
+    plan = Plan(100, 1, 0.1, 0, None, "stop", 0, None, None, 1, anneal=50)
+    assert plan.weight(0) == pytest.approx(0.01) and plan.weight(25) == pytest.approx(0.505)
+    assert [plan.weight(step) for step in (50, 99)] == [1.0, 1.0]
+    assert replace(plan, anneal=0).weight(0) == 1.0
+    # A standard normal q has E[log q] = −½ log 2πe, and this log p̃ the mean −½.
+    history = mf.fit_energy(
+        affine_flow(), lambda x: -0.5 * x.square().sum(-1), steps=2, anneal=1, batch_size=20_000
+    )
+    entropy = 0.5 * math.log(2 * math.pi * math.e)
+    assert history.loss[0] == pytest.approx(-entropy + 0.01 * 0.5, abs=0.02)
+    assert history.loss[1] == pytest.approx(-entropy + 0.5, abs=0.02)
+
+
+def test_a_run_with_annealing_and_contexts_goes_on_where_it_stopped(tmp_path):
+    def log_density(x, c):
+        calls.append(1)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return -0.5 * (x - c[:, :1]).square().sum(-1)
+
+    def run(path):
+        torch.manual_seed(3)
+        flow = conditional_flow()
+        kwargs = dict(context=contexts, steps=20, anneal=10, batch_size=8, checkpoint_every=4)
+        mf.fit_energy(flow, log_density, checkpoint=path, **kwargs)
+        return flow.state_dict()
+
+    contexts = torch.rand(30, 2)
+    calls, stop = [], None
+    whole = run(tmp_path / "whole")
+    calls, stop = [], 7
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken")
+    calls, stop = [], None
+    again = run(tmp_path / "broken")
+    assert len(calls) == 17  # from step 4 on, and the look after the last update
+    assert all(torch.equal(whole[k], again[k]) for k in whole)
+    contexts = torch.rand(30, 2)
+    with pytest.raises(ValueError, match="context"):
+        run(tmp_path / "broken")
+
+
 def test_reverse_kl_reaches_a_normal_law_and_its_normaliser():
     mean, factor = torch.tensor([1.0, -2.0]), torch.tensor([[1.5, 0.0], [-0.6, 0.4]])
     law = torch.distributions.MultivariateNormal(mean, scale_tril=factor)
@@ -385,6 +451,25 @@ def test_reverse_kl_reaches_a_normal_law_and_its_normaliser():
         (dict(log_density=lambda x: 0.0), ValueError, r"shape \(8,\); got 0.0"),
         (dict(log_density=lambda x: -x.detach()[:, 0]), ValueError, "undetached"),
         (dict(on_nonfinite="ignore"), ValueError, "'stop' or 'skip'; got 'ignore'"),
+        (dict(anneal=5), ValueError, "anneal must be from 0 to steps - 1; got 5"),
+        (dict(anneal=0.5), TypeError, "anneal must be a whole number; got 0.5"),
+        (dict(context=torch.zeros(3, 1)), ValueError, "the flow takes no context"),
+        (dict(flow=conditional_flow()), ValueError, "the flow takes contexts of size 2"),
+        (
+            dict(flow=conditional_flow(), context=torch.zeros(3, 1)),
+            ValueError,
+            r"context must have shape \(..., 2\)",
+        ),
+        (
+            dict(flow=conditional_flow(), context=torch.zeros(2)),
+            ValueError,
+            r"context must have shape \(N, C\); got \(2,\)",
+        ),
+        (
+            dict(flow=conditional_flow(), context=torch.full((3, 2), math.nan)),
+            ValueError,
+            "context holds NaN",
+        ),
     ],
 )
 def test_wrong_input_to_fit_energy_is_named(change, error, words):

@@ -7,11 +7,16 @@ its size.
 
 from minflow.data.arrays import split
 from minflow.data.curves import Rings, SwissRoll
+from minflow.data.energies import U1, U2, U3, U4
 from minflow.data.mixtures import EightGaussians, FourGaussians, GaussianMixture
 from minflow.data.moons import TwoMoons
 from minflow.data.shapes import Banana, Checkerboard, Funnel
 
 __all__ = [
+    "U1",
+    "U2",
+    "U3",
+    "U4",
     "Banana",
     "Checkerboard",
     "EightGaussians",

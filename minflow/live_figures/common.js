@@ -6,6 +6,9 @@ export const fixed = (v, digits = 2) => {
   return (Number(s) === 0 ? s.replace("-", "") : s).replace("-", "\u2212");
 };
 
+export const toStep = (v, step) => Number((Math.round(v / step) * step).toFixed(6));
+export const grid = (lo, hi, n) => Array.from({ length: n + 1 }, (_, i) => lo + (hi - lo) * i / n);
+
 // The host page, where it is of the same origin as this frame; null elsewhere.
 const hostFrame = () => { try { return window.frameElement; } catch { return null; } };
 
@@ -84,12 +87,34 @@ export function svg(parent, name, attributes = {}, text = "") {
   return el;
 }
 
+// A text in which *p* stands for p in italics.
+export function label(parent, attributes, text) {
+  const el = svg(parent, "text", attributes);
+  text.split("*").forEach((t, i) => svg(el, "tspan", i % 2 ? { class: "m" } : {}, t));
+  return el;
+}
+
 export const path = (points) => "M" + points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L");
+
+// Let a pointer drag el: begin(event) returns what to call with each later event.
+export function drag(el, begin) {
+  let go = null;  // null when not dragging
+  el.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    el.focus({ preventScroll: true, focusVisible: false });
+    el.setPointerCapture(event.pointerId);
+    go = begin(event);
+  });
+  el.addEventListener("pointermove", (event) => { if (go) go(event); });
+  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) el.addEventListener(end, () => { go = null; });
+}
 
 // A handle on the stage that is a slider for mouse, touch and keyboard.
 // options: label, vertical, step, big, range() -> [min, max], get(), set(value), text(value),
-// at(event) -> the value under a pointer, touch: what the browser may still do there (a large
-// handle lets the page scroll by: "pan-y"). Returns {el, update}; the caller places el.
+// at(event) -> the value under a pointer (without it the caller drags), touch: what the browser may
+// still do there (a large handle lets the page scroll by: "pan-y"). Returns {el, update}; the
+// caller places el.
 export function slider(stage, { label, vertical = false, touch = "none", step, big, range, get, set, text, at }) {
   const el = document.createElement("div");
   el.className = "handle";
@@ -101,7 +126,7 @@ export function slider(stage, { label, vertical = false, touch = "none", step, b
 
   const change = (value) => {
     const [lo, hi] = range();
-    set(clamp(Number((Math.round(value / step) * step).toFixed(6)), lo, hi));
+    set(clamp(toStep(value, step), lo, hi));
   };
   el.addEventListener("keydown", (event) => {
     const size = event.shiftKey ? big : step;
@@ -114,16 +139,10 @@ export function slider(stage, { label, vertical = false, touch = "none", step, b
     event.preventDefault();
   });
 
-  let offset = null;  // value at the grab minus value under the pointer; null when not dragging
-  el.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    event.preventDefault();
-    el.focus({ preventScroll: true, focusVisible: false });
-    el.setPointerCapture(event.pointerId);
-    offset = get() - at(event);
+  if (at) drag(el, (event) => {
+    const offset = get() - at(event);
+    return (later) => change(at(later) + offset);
   });
-  el.addEventListener("pointermove", (event) => { if (offset !== null) change(at(event) + offset); });
-  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) el.addEventListener(end, () => { offset = null; });
 
   return {
     el,
