@@ -23,8 +23,8 @@ LEAK = 0.1
 
 
 def _tanh(a: Tensor) -> tuple[Tensor, Tensor]:
-    """tanh a and its slope, which stays exact far out, where 1 − tanh² a is rounding."""
-    return a.tanh(), 4 * torch.sigmoid(2 * a) * torch.sigmoid(-2 * a)
+    h = a.tanh()
+    return h, 1 - h.square()
 
 
 def _leaky_relu(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,6 +34,18 @@ def _leaky_relu(a: Tensor) -> tuple[Tensor, Tensor]:
 
 # h and its slope: h(0) = 0, and the slope is above 0 and at most 1.
 ACTIVATIONS = {"tanh": _tanh, "leaky_relu": _leaky_relu}
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products along the last dimension; one matrix product if b is one vector."""
+    return a @ b if b.dim() == 1 else (a * b).sum(-1)
+
+
+def _times(points: Tensor, matrix: Tensor) -> Tensor:
+    """Each point, a row, times the matrix of its place in the batch; both broadcast."""
+    if matrix.dim() == 2:
+        return points @ matrix
+    return (points.unsqueeze(-2) @ matrix).squeeze(-2)
 
 
 def invertible(v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,21 +66,21 @@ def invertible(v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     Source: Rezende and Mohamed 2015 (arXiv:1505.05770), appendix A.1, who take
     s = log(1 + eᵖ): there v = 0 is no identity.
     """
-    p = (w * v).sum(-1, keepdim=True)
+    p = _dot(v, w)
     negative, c = p.clamp(max=0), 1 - FLOOR
-    positive = p - negative
-    bounded = c * torch.expm1(negative / c)  # from −c to 0
-    square = w.square().sum(-1, keepdim=True) + torch.finfo(w.dtype).tiny
-    u = v + (bounded - negative) / square * w  # (wᵀu − p), about p²/2 for a small p < 0
-    with torch.no_grad():  # if v is large along w, rounding has left some of it
-        left = bounded + positive - (w * u).sum(-1, keepdim=True)
-        rest = left / square * w
-    return u + rest, ((1 + bounded) + positive).squeeze(-1)
+    positive, bounded = p - negative, c * torch.expm1(negative / c)  # bounded >= −c
+    square = _dot(w, w) + torch.finfo(w.dtype).tiny
+    lift = (bounded - negative) / square  # s − 1 − p is about p²/2 for a small p < 0
+    u = torch.addcmul(v, lift.unsqueeze(-1), w)
+    with torch.no_grad():  # if v is large along w, rounding has left some of it in u
+        left = (bounded + positive - _dot(u, w)) / square
+        rest = left.unsqueeze(-1) * w
+    return u + rest, (1 + bounded) + positive
 
 
 def _stretch(slope: Tensor, s: Tensor) -> Tensor:
-    """log(1 + h′ (s − 1)), as a mean of 1 and s, which cannot cancel."""
-    return ((1 - slope) + slope * s).log()
+    """log(1 + h′ wᵀu), the log of a mean of 1 and s."""
+    return torch.log1p(slope * (s - 1))
 
 
 def _solve(target: Tensor, s: Tensor, activation: str) -> Tensor:
@@ -82,9 +94,10 @@ def _solve(target: Tensor, s: Tensor, activation: str) -> Tensor:
 
     with torch.no_grad():
         ends = target, target / s
-    return monotone_root(
-        value_and_log_slope, target, torch.minimum(*ends), torch.maximum(*ends), 1.0
-    )
+        lower, upper = torch.minimum(*ends), torch.maximum(*ends)
+        # What is added up: (s − 1) h(a) too, and |h(a)| is at most |a|, for tanh also 1.
+        summed = target.abs() + (s - 1).abs() * torch.maximum(-lower, upper).clamp(max=1)
+    return monotone_root(value_and_log_slope, target, lower, upper, 4 * summed)
 
 
 class Planar(Transform):
@@ -143,12 +156,12 @@ class Planar(Transform):
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         w, u, b, s = self.parts(context)
-        h, slope = ACTIVATIONS[self.activation]((z * w).sum(-1) + b)
-        return z + u * h.unsqueeze(-1), _stretch(slope, s)
+        h, slope = ACTIVATIONS[self.activation](_dot(z, w) + b)
+        return torch.addcmul(z, u, h.unsqueeze(-1)), _stretch(slope, s)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         w, u, b, s = self.parts(context)
-        a = _solve((x * w).sum(-1) + b, s, self.activation)
+        a = _solve(_dot(x, w) + b, s, self.activation)
         h, slope = ACTIVATIONS[self.activation](a)
         return x - u * h.unsqueeze(-1), -_stretch(slope, s)
 
@@ -258,6 +271,8 @@ class Sylvester(Transform):
     tensor([1., 2., 3.])
     """
 
+    rows_and_columns: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -272,63 +287,49 @@ class Sylvester(Transform):
         self.rank, self.hidden = m, widths(hidden)
         # In D dimensions a D-th reflection would only change a sign, as R can.
         self._reflections, above = min(m, dim - 1), m * (m - 1) // 2
-        self._sizes = [self._reflections * dim, above, m, above, m, m]
-        normals, *triangle, b = (torch.randn(size) for size in self._sizes)
-        triangle[2].zero_(), triangle[3].zero_()  # R = 0
-        self.params = nn.Parameter(torch.cat([normals, *triangle, b]))
+        self._sizes = [self._reflections * dim, above, above, m, m, m]
+        normals, above_r, above_w, v, w, b = (torch.randn(size) for size in self._sizes)
+        starts = normals, 0 * above_r, above_w, 0 * v, w, b  # R = 0
+        self.params = nn.Parameter(torch.cat(starts))
         self.net = mlp(context_dim, hidden, sum(self._sizes)) if context_dim else None
+        self.register_buffer("rows_and_columns", torch.triu_indices(m, m, 1))
 
     def parts(self, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """Q, (*batch, D, M), R and R̃, (*batch, M, M), b and s, (*batch, M)."""
         numbers = steered(self.params, self.net, context)
-        normals, above_w, w, above_r, v, b = numbers.split(self._sizes, -1)
+        normals, above_r, above_w, v, w, b = numbers.split(self._sizes, -1)
         u, s = invertible(v.unsqueeze(-1), w.unsqueeze(-1))
-        normals = normals.unflatten(-1, (self._reflections, self.dim))
-        q = _frame(normals, self.rank)
-        return q, _upper(u.squeeze(-1), above_r), _upper(w, above_w), b, s
+        rows, columns = self.rows_and_columns
+        triangles = torch.diag_embed(torch.stack([u.squeeze(-1), w]))
+        triangles[..., rows, columns] = torch.stack([above_r, above_w])
+        frame = self._frame(normals.unflatten(-1, (self._reflections, self.dim)))
+        return frame, *triangles, b, s
+
+    def _frame(self, normals: Tensor) -> Tensor:
+        """The first M columns of a product of reflections, (*batch, D, M)."""
+        frame = torch.eye(self.dim, self.rank).to(normals)
+        for v in nn.functional.normalize(normals, dim=-1).unsqueeze(-1).unbind(-3):
+            frame = frame - 2 * v @ (v.mT @ frame)
+        return frame
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         q, r, r_tilde, b, s = self.parts(context)
-        a = _times(r_tilde, _times(q.mT, z)) + b
-        h, slope = _tanh(a)
-        return z + _times(q, _times(r, h)), _stretch(slope, s).sum(-1)
+        h, slope = _tanh(_times(_times(z, q), r_tilde.mT) + b)
+        push = _times(_times(h, r.mT), q.mT)
+        return z + push, _stretch(slope, s).sum(-1)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         q, r, r_tilde, b, s = self.parts(context)
-        target = _times(r_tilde, _times(q.mT, x)) + b  # a + R̃R h(a)
-        rows = (r_tilde @ r).unbind(-2)
+        target = _times(_times(x, q), r_tilde.mT) + b  # a + R̃R h(a)
+        coupling = r_tilde @ r
         a: list[Tensor] = []
         h = target[..., :0]
         for m in reversed(range(self.rank)):
-            known = (rows[m][..., m + 1 :] * h).sum(-1)
+            known = (coupling[..., m, m + 1 :] * h).sum(-1)
             a.insert(0, _solve(target[..., m] - known, s[..., m], "tanh"))
-            h = torch.stack(a, -1).tanh()
-        log_det = -_stretch(_tanh(torch.stack(a, -1))[1], s).sum(-1)
-        return x - _times(q, _times(r, h)), log_det
+            h, slope = _tanh(torch.stack(a, -1))
+        push = _times(_times(h, r.mT), q.mT)
+        return x - push, -_stretch(slope, s).sum(-1)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rank={self.rank}"
-
-
-def _times(matrix: Tensor, points: Tensor) -> Tensor:
-    """Each point times the matrix of its place in the batch: the batches broadcast."""
-    return (matrix @ points.unsqueeze(-1)).squeeze(-1)
-
-
-def _upper(diagonal: Tensor, above: Tensor) -> Tensor:
-    """Upper triangular matrices, (*batch, M, M), from their two parts."""
-    m = diagonal.shape[-1]
-    rows, columns = torch.triu_indices(m, m, 1, device=above.device)
-    matrix = torch.diag_embed(diagonal)
-    matrix[..., rows, columns] = above
-    return matrix
-
-
-def _frame(normals: Tensor, columns: int) -> Tensor:
-    """The first columns of a product of reflections: (*batch, K, D) -> (*batch, D, M)."""
-    frame = torch.eye(
-        normals.shape[-1], columns, dtype=normals.dtype, device=normals.device
-    )
-    for v in nn.functional.normalize(normals, dim=-1).unsqueeze(-1).unbind(-3):
-        frame = frame - 2 * v @ (v.mT @ frame)
-    return frame

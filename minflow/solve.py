@@ -16,7 +16,7 @@ def monotone_root(
     target: Tensor,
     lower: Tensor,
     upper: Tensor,
-    value_rounding: float = 0.0,
+    value_rounding: float | Tensor = 0.0,
 ) -> Tensor:
     """The x at which an increasing function reaches the target, elementwise.
 
@@ -37,7 +37,7 @@ def monotone_root(
         lower, upper: points with value(lower) <= target <= value(upper); if they are not,
             the search ends at one of them.
         value_rounding: a value v is known to eps · (value_rounding + |v|), and no better;
-            above 0 if v is a difference of larger numbers.
+            above 0 if v is a difference of larger numbers. One number, or one a target.
 
     Returns:
         x, of target's shape, to the rounding of its dtype; NaN where the target is NaN.
@@ -61,7 +61,7 @@ def _bracketed_newton(
     target: Tensor,
     lower: Tensor,
     upper: Tensor,
-    value_rounding: float,
+    value_rounding: float | Tensor,
 ) -> Tensor:
     x = 0.5 * (lower + upper)
     last_step = upper - lower

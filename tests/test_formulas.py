@@ -221,6 +221,29 @@ def test_reverse_kl_with_a_density_up_to_a_factor() -> None:
     assert loss > -log_z
 
 
+def test_evidence_is_elbo_plus_kl_to_the_posterior() -> None:
+    """Prior N(0, 1), one reading y = 1.3 of x with error 0.5: all laws are normal, y's too."""
+    y, error = 1.3, 0.5
+
+    def joint(x: Tensor) -> Tensor:
+        return normal(x) * normal(number(y), x, error)
+
+    def q(x: Tensor) -> Tensor:
+        return normal(x, 0.8, 0.6)
+
+    def log_likelihood(x: Tensor) -> Tensor:
+        return normal(number(y), x, error).log()
+
+    evidence = integral(joint, -9, 9)
+    close(evidence, normal(number(y), 0, math.sqrt(1 + error**2)))
+    elbo = integral(lambda x: q(x) * (joint(x).log() - q(x).log()), -5, 6)
+    gap = integral(lambda x: q(x) * (q(x) * evidence / joint(x)).log(), -5, 6)
+    close(evidence.log(), elbo + gap)
+    assert gap > 0.1
+    to_the_prior = integral(lambda x: q(x) * (q(x) / normal(x)).log(), -5, 6)
+    close(elbo, integral(lambda x: q(x) * log_likelihood(x), -5, 6) - to_the_prior)
+
+
 def test_a_part_of_the_mass_costs_at_most_its_log() -> None:
     def far_apart(x: Tensor) -> Tensor:
         return 0.3 * light(x) + 0.7 * normal(x, 3, 1)
@@ -238,6 +261,23 @@ def test_a_part_of_the_mass_costs_at_most_its_log() -> None:
     close(kl(light, far_apart), -math.log(0.3), 1e-3)  # nothing of the other mode is near
     assert (noisy(x) >= 0.01 * bumps(x)).all()
     assert 0.3 < kl(bumps, noisy) < math.log(100)
+
+
+def test_shares_of_the_mass_cost_no_more_than_the_divergence() -> None:
+    def two(x: Tensor, share: float) -> Tensor:
+        return (1 - share) * normal(x, -3, 0.6) + share * normal(x, 3, 0.6)
+
+    def cost(s: float) -> float:
+        return sum(share * math.log(share / 0.5) for share in (s, 1 - s))
+
+    for s in (0.01, 0.2, 0.5):
+        close(cost(s), math.log(2) + s * math.log(s) + (1 - s) * math.log(1 - s))
+        reverse = kl(functools.partial(two, share=s), functools.partial(two, share=0.5))
+        close(reverse, cost(s), 1e-4)  # the modes hardly touch: nothing else is to be paid
+        other = kl(lambda x, s=s: two(x, s), lambda x: two(1.2 * x, 0.5) * 1.2)
+        assert other > cost(s) + 0.01  # of both halves, the shapes differ too
+    assert cost(1e-9) < math.log(2)
+    close(cost(1e-9), math.log(2))
 
 
 def test_both_estimates_and_their_standard_errors() -> None:
@@ -445,6 +485,25 @@ def test_learning_rate_as_the_sheet_writes_it() -> None:
             close(plan.rate(t), rate)
 
 
+def test_annealing_as_the_sheet_writes_it() -> None:
+    """The weights; and the losses of a run in which nothing moves, at the points it has drawn."""
+    plan = Plan(20, 1, 0.1, 0, None, "stop", 0, None, None, 1, anneal=8)
+    for t in range(20):
+        close(plan.weight(t), 1 / 100 + 99 / 100 * t / 8 if t < 8 else 1)
+    flow = minflow.Flow(minflow.Standardize(1).double())  # nothing moves: q stays N(0, 1)
+    flow.transform.idle = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    drawn: list[Tensor] = []
+
+    def log_density(x: Tensor) -> Tensor:
+        drawn.append(x.squeeze(-1))
+        return -(x.squeeze(-1) ** 4) + 0 * flow.transform.idle
+
+    history = minflow.fit_energy(flow, log_density, steps=3, batch_size=50, anneal=2)
+    assert len(history.loss) == 3
+    for loss, x, weight in zip(history.loss, drawn, (0.01, 0.505, 1), strict=False):
+        close(loss, (normal(x).log() + weight * x**4).mean())
+
+
 @pytest.mark.parametrize("clip", [0.5, 5.0, 50.0])
 def test_clipping_as_the_sheet_writes_it(clip: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """One step of fit, with plain descent in Adam's place, moves the weights by −η g."""
@@ -546,6 +605,9 @@ def some_transforms() -> dict[str, minflow.Transform]:
         "TriangularAffine": minflow.TriangularAffine(3),
         "Householder": minflow.Householder(3),
         "Standardize": minflow.Standardize.of(torch.randn(20, 3) * torch.tensor([0.5, 1, 4]) + 1),
+        "Planar": minflow.Planar(3),
+        "Radial": minflow.Radial(3),
+        "Sylvester": minflow.Sylvester(3, rank=2),
         "Compose": minflow.Compose(
             minflow.TriangularAffine(3), minflow.Elementwise(3, minflow.LeakyReLU())
         ),
@@ -629,6 +691,128 @@ def test_every_rotation_is_a_product_of_so_many_mirrors() -> None:
         assert mirrors <= dim - dim % 2
 
 
+EPSILON = 0.001
+
+
+def stretch(p: Tensor) -> Tensor:
+    """s(p) of the sheet."""
+    c = 1 - EPSILON
+    return torch.where(p >= 0, 1 + p, EPSILON + c * torch.exp(p / c))
+
+
+ACTIVATIONS = {
+    # name: h, h' and the root a for given A and s, if the sheet has a formula for it
+    "tanh": (torch.tanh, lambda a: 1 - a.tanh() ** 2, None),
+    "leaky_relu": (
+        lambda a: torch.where(a >= 0, a, a / 10),
+        lambda a: torch.where(a >= 0, 1.0, 0.1).to(a),
+        lambda A, s: torch.where(A >= 0, A / s, A / (0.9 + 0.1 * s)),
+    ),
+}
+
+
+def points(*shape: int) -> Tensor:
+    return 2 * torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["expands", "contracts"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_planar_as_the_sheet_writes_it(activation: str, sign: int) -> None:
+    h, slope, root = ACTIVATIONS[activation]
+    w, b = torch.tensor([1.5, -0.4, 0.3], dtype=torch.float64), 0.2
+    v = torch.tensor([0.9, 0.7, -0.5], dtype=torch.float64) * sign
+    layer = minflow.Planar(3, activation).double()
+    with torch.no_grad():
+        layer.params.copy_(torch.cat([w, v, number(b).reshape(1)]))
+    p = w @ v
+    assert p.sign() == sign
+    s = stretch(p)
+    u = v + (s - 1 - p) * w / w.square().sum()
+    close(1 + w @ u, s)
+    z = points(9, 3)
+    a = z @ w + b
+    assert (a < 0).any() and (a > 0).any()
+    x, value = layer(z)
+    close(x, z + u * h(a).unsqueeze(-1))
+    close(value, torch.log(1 + slope(a) * (w @ u)))
+    close(slope(a), jacobian(h, a).diagonal())
+    for point, said in zip(z, value, strict=True):
+        close(said, log_det(lambda point: layer(point)[0], point))
+    # The way back: the equation, where the sheet says its root lies, and the inverse.
+    target = x @ w + b
+    close(a + (w @ u) * h(a), target)
+    close(layer.inverse(x)[0], x - u * h(a).unsqueeze(-1))
+    ends = torch.stack([target, target / s])
+    assert ((ends.amin(0) - 1e-9 <= a) & (a <= ends.amax(0) + 1e-9)).all()
+    if root is not None:
+        close(root(target, s), a)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_planar_map_can_be_inverted_if_the_sheet_says_so(activation: str) -> None:
+    """Along w it is a ↦ a + wᵀu h(a): it rises for wᵀu > −1, and just beyond it does not."""
+    h, _, _ = ACTIVATIONS[activation]
+    a = torch.linspace(-4, 4, 8001, dtype=torch.float64)
+    for product, rises in ((-0.99, True), (3.0, True), (-1.01, False)):
+        assert bool((a + product * h(a)).diff().gt(0).all()) == rises
+
+
+def test_stretch_as_the_sheet_writes_it() -> None:
+    p = torch.tensor([[-50.0], [-1.0], [-1e-3], [0.0], [0.7], [30.0]], dtype=torch.float64)
+    u, s = minflow.planar.invertible(p, torch.ones_like(p))
+    close(s, stretch(p).squeeze(-1))
+    close(1 + u, stretch(p))
+    assert (s >= EPSILON).all()
+    assert minflow.planar.FLOOR == EPSILON
+
+
+@pytest.mark.parametrize("p", [0.8, -1.5])
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_radial_as_the_sheet_writes_it(dim: int, p: float) -> None:
+    centre, alpha = points(dim), math.exp(soft(0.4))
+    layer = minflow.Radial(dim).double()
+    with torch.no_grad():
+        layer.params.copy_(torch.cat([centre, torch.tensor([0.4, p]).double()]))
+    s = stretch(number(p))
+    beta = alpha * (s - 1)
+    assert beta > -alpha
+    for z in points(6, dim):
+        r = (z - centre).norm()
+        x, value = layer(z)
+        close(x, z + beta * (z - centre) / (alpha + r))
+        formula = (dim - 1) * torch.log(1 + beta / (alpha + r))
+        formula = formula + torch.log(1 + alpha * beta / (alpha + r) ** 2)
+        close(value, formula)
+        close(log_det(lambda point: layer(point)[0], z), formula)
+        rho = (x - centre).norm()
+        close((rho - alpha * s + ((rho - alpha * s) ** 2 + 4 * alpha * rho).sqrt()) / 2, r)
+        close(centre + (r + alpha) / (r + alpha * s) * (x - centre), z)
+        close(layer.inverse(x)[0], z)
+
+
+@pytest.mark.parametrize(("dim", "rank"), [(1, 1), (3, 1), (3, 2), (4, 4)])
+def test_sylvester_as_the_sheet_writes_it(dim: int, rank: int) -> None:
+    torch.manual_seed(0)
+    layer = minflow.Sylvester(dim, rank).double()
+    torch.nn.init.normal_(layer.params)
+    q, r, r_tilde, b, s = (part.detach() for part in layer.parts())
+    assert q.shape == (dim, rank)
+    close(q.mT @ q, torch.eye(rank))
+    assert r.tril(-1).count_nonzero() == r_tilde.tril(-1).count_nonzero() == 0
+    close(1 + r_tilde.diagonal() * r.diagonal(), s)
+    assert (s >= EPSILON).all()
+    z = points(dim)
+    a = r_tilde @ q.mT @ z + b
+    x, value = layer(z)
+    close(x, z + q @ r @ a.tanh())
+    formula = torch.log(1 + (1 - a.tanh() ** 2) * r_tilde.diagonal() * r.diagonal()).sum()
+    close(value, formula)
+    close(log_det(lambda point: layer(point)[0], z), formula)
+    close(a + r_tilde @ r @ a.tanh(), r_tilde @ q.mT @ x + b)
+    assert (r_tilde @ r).tril(-1).count_nonzero() == 0  # so the equation is triangular
+    close(layer.inverse(x)[0], x - q @ r @ a.tanh())
+
+
 def test_domains_as_the_sheet_writes_them() -> None:
     line, unit = (-math.inf, math.inf), (0.0, 1.0)
     said = {"line": line, "(0, 1)": unit}
@@ -647,7 +831,10 @@ def test_every_map_of_the_library_is_on_the_sheet_and_checked() -> None:
         if isinstance(thing := getattr(minflow, name), type)
         and issubclass(thing, minflow.Transform | minflow.ScalarMap)
     } - {"Transform", "ScalarMap"}
-    assert names("The library's maps") == public == {*SCALAR, "MixtureCDF", *some_transforms()}
+    assert public == {*SCALAR, "MixtureCDF", *some_transforms()}
+    activations = {f'"{name}"' for name in ACTIVATIONS}
+    assert names("The library's maps") == public | activations
+    assert minflow.planar.ACTIVATIONS.keys() == ACTIVATIONS.keys()
 
 
 # Entropies
@@ -1066,6 +1253,16 @@ def test_determinant_rules() -> None:
         close(leibniz(orthogonal).abs(), 1.0)
     factor = torch.linalg.cholesky(COV)
     close(leibniz(COV).log(), 2 * factor.diagonal().log().sum())
+    u, w = torch.randn(2, 3, 1, dtype=torch.float64, generator=generator)
+    close(leibniz(torch.eye(3) + u @ w.mT), 1 + (w.mT @ u).squeeze())
+    inverse = torch.linalg.inv(a)
+    close(leibniz(a + u @ w.mT), (1 + w.mT @ inverse @ u).squeeze() * leibniz(a))
+    tall, wide = torch.randn(2, 4, 2, dtype=torch.float64, generator=generator)
+    close(leibniz(torch.eye(4) + tall @ wide.mT), leibniz(torch.eye(2) + wide.mT @ tall))
+    close(
+        (torch.eye(3) + u @ w.mT) @ (torch.eye(3) - u @ w.mT / (1 + w.mT @ u)),
+        torch.eye(3),
+    )
     wide = 1e-3 * torch.eye(200, dtype=torch.float64)
     assert torch.det(wide).log() == -math.inf
     close(torch.linalg.slogdet(wide)[1], 200 * math.log(1e-3))
@@ -1099,6 +1296,7 @@ def test_jacobian_worth_knowing(name: str) -> None:
 def test_the_determinant_tables_are_checked_row_by_row() -> None:
     rules = {
         "product", "inverse", "transpose", "factor", "two by two", "triangular",
-        "block triangular", "orthogonal", "Cholesky",
+        "block triangular", "orthogonal", "Cholesky", "matrix determinant lemma",
+        "the same, general", "Sylvester's identity", "Sherman–Morrison",
     }  # fmt: skip
     assert names("Determinants") == rules | {*JACOBIANS}

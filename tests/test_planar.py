@@ -225,7 +225,7 @@ def test_a_sylvester_layer_of_rank_one_is_a_planar_layer():
     w, u = (r_tilde * q.mT).flatten(), (r * q).flatten()  # already allowed: v = u where p >= 0
     if (w @ u) < 0:
         with torch.no_grad():
-            sylvester.params[-2:-1] *= -1  # the number that R is made from
+            sylvester.params[-3] *= -1  # the number that R is made from
         q, r, r_tilde, b, _ = sylvester.parts()
         w, u = (r_tilde * q.mT).flatten(), (r * q).flatten()
     twin = holding(mf.Planar(D), torch.cat([w, u, b]).detach())
@@ -257,7 +257,7 @@ def test_any_frame_is_within_reach_of_the_reflections():
         v[m] += x.norm() * (1 if x[m] >= 0 else -1)
         normals.insert(0, v)
         rest = rest - 2 * torch.outer(v, v @ rest) / (v @ v)
-    frame = planar._frame(torch.stack(normals), 2)
+    frame = mf.Sylvester(4, rank=2)._frame(torch.stack(normals))
     torch.testing.assert_close(frame.abs(), wanted.abs())
 
 
@@ -265,7 +265,7 @@ def test_a_sylvester_layer_with_a_singular_matrix_is_inverted_all_the_same():
     layer = mf.Sylvester(D).double()
     with torch.no_grad():
         layer.params.normal_()
-        first = sum(layer._sizes[:2])
+        first = sum(layer._sizes[:4])
         layer.params[first] = 0.0  # the first number on the diagonal of R̃
     assert torch.linalg.det(layer.parts()[2]) == 0
     _, _, error, log_dets = round_trip(layer)
