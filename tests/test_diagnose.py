@@ -151,6 +151,8 @@ FAULTS = {
     "dead": ("parameters", r"transform\.net\.0\.weight does not change", Dead(), draws(), None),
     "saturated": ("parameters", "1 of the 2 log-scales of transform .*TriangularAffine",
                   saturated(mf.TriangularAffine(2), "raw_log_diagonal"), draws(), None),
+    "saturated radius": ("parameters", "1 of the 1 log-scales of transform .*Radial",
+                         mf.Radial(2), draws(), None),
     "saturated map": ("parameters", "2 of the 2 log-scales of transform .*Elementwise",
                       saturated(affine(), "params"), draws(), None),
 }  # fmt: skip
@@ -162,30 +164,39 @@ def trained(*layers, data, **options):
     return flow
 
 
-def healthy_flows():
-    raw = draws() * torch.tensor([400.0, 0.01]) + torch.tensor([1000.0, 0.1])
-    positive = torch.sigmoid(draws())
-    skewed = draws() @ torch.tensor([[1.0, 0.9], [0.0, 0.4]])
-    beta = torch.distributions.Beta(torch.full((2,), 2.0), torch.full((2,), 3.0))
-    return {
-        "identity": (mf.Flow(affine()), draws()),
-        "float64": (mf.Flow(affine()).double(), draws().double()),
-        "raw data": (trained(affine(), mf.Standardize.of(raw), data=raw), raw),
-        "unit square": (trained(*on_the_unit_square(), data=positive), positive),
-        "a kink": (mf.Flow(mf.Elementwise(2, mf.LeakyReLU())), draws()),
-        "Cholesky": (trained(mf.TriangularAffine(2), data=skewed), skewed),
-        "another base": (mf.Flow(affine(), beta), beta.sample((3000,))),
-        "one dimension": (mf.Flow(affine(1)), draws(dim=1)),
-        "a mixture": (
-            trained(mf.Elementwise(2, mf.MixtureCDF(4)), mf.Householder(2), affine(), data=skewed),
-            skewed,
+RAW = draws() * torch.tensor([400.0, 0.01]) + torch.tensor([1000.0, 0.1])
+POSITIVE = torch.sigmoid(draws())
+SKEWED = draws() @ torch.tensor([[1.0, 0.9], [0.0, 0.4]])
+BETA = torch.distributions.Beta(torch.full((2,), 2.0), torch.full((2,), 3.0))
+# name -> what makes a healthy flow, and data that it describes
+HEALTHY = {
+    "identity": (lambda: mf.Flow(affine()), draws()),
+    "float64": (lambda: mf.Flow(affine()).double(), draws().double()),
+    "raw data": (lambda: trained(affine(), mf.Standardize.of(RAW), data=RAW), RAW),
+    "unit square": (lambda: trained(*on_the_unit_square(), data=POSITIVE), POSITIVE),
+    "a kink": (lambda: mf.Flow(mf.Elementwise(2, mf.LeakyReLU())), draws()),
+    "Cholesky": (lambda: trained(mf.TriangularAffine(2), data=SKEWED), SKEWED),
+    "another base": (lambda: mf.Flow(affine(), BETA), BETA.sample((3000,))),
+    "one dimension": (lambda: mf.Flow(affine(1)), draws(dim=1)),
+    "a mixture": (
+        lambda: trained(
+            mf.Elementwise(2, mf.MixtureCDF(4)), mf.Householder(2), affine(), data=SKEWED
         ),
-    }
+        SKEWED,
+    ),
+    "planar": (lambda: trained(*mf.planar_flow(2, layers=2).transform, data=SKEWED), SKEWED),
+    "leaky planar": (lambda: trained(affine(), mf.Planar(2, "leaky_relu"), data=SKEWED), SKEWED),
+    "radial": (lambda: trained(*mf.radial_flow(2, layers=2).transform, data=draws()), draws()),
+    "sylvester": (lambda: trained(*mf.sylvester_flow(2, layers=1).transform, data=SKEWED), SKEWED),
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_found_and_said(name):
     check, words, transform, data, base = FAULTS[name]
+    if name == "saturated radius":
+        with torch.no_grad():
+            transform.params[2].fill_(50.0)
     if name in ("flipped", "missing"):
         with torch.no_grad():
             transform.params[1].fill_(1.0)
@@ -195,10 +206,11 @@ def test_a_fault_is_found_and_said(name):
     assert re.search(words, found[check]), found[check]
 
 
-@pytest.mark.parametrize("name", healthy_flows())
+@pytest.mark.parametrize("name", HEALTHY)
 def test_nothing_is_found_where_nothing_is_wrong(name):
-    flow, data = healthy_flows()[name]
-    findings = mf.diagnose(flow, data)
+    make, data = HEALTHY[name]
+    torch.manual_seed(0)
+    findings = mf.diagnose(make(), data)
     assert findings.ok, findings.wrong
     assert [finding.check for finding in findings] == list(CHECKS)
 
