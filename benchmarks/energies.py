@@ -1,6 +1,6 @@
 """How near do planar flows come to U1 to U4? Reverse KL in nats, by depth, energy and seed.
 
-    python benchmarks/energies.py                  the whole grid, about 20 minutes on one core
+    python benchmarks/energies.py                  the whole grid, an hour or less on one core
     python benchmarks/energies.py --steps 100      a quick look
     python benchmarks/energies.py --out FILE.json  where to write the table
 
@@ -48,7 +48,7 @@ def run(energy: str, depth: int, seed: int, **options: float) -> dict[str, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))

@@ -316,6 +316,95 @@ def test_the_maps_of_chapter_2_do_what_they_say():
     assert balls[3] == pytest.approx(8 * share, abs=0.04)
 
 
+def test_the_numbers_of_chapter_4_agree_with_autograd_and_linear_algebra():
+    from minflow.exercises import planar as ch4
+
+    z, w = torch.tensor([3.0, 1.0]).double(), torch.tensor([1.0, -2.0]).double()
+    u, b = torch.tensor([1.5, -0.5]).double(), math.log(2) - 1
+
+    def f(z):
+        return z + u * torch.tanh(w @ z + b)
+
+    J = torch.autograd.functional.jacobian(f, z)
+    truth = (*f(z).tolist(), torch.linalg.slogdet(J).logabsdet.item())
+    assert [part.item() for part in ch4.planar_by_hand()] == pytest.approx(truth, abs=1e-5)
+
+    u, w = torch.tensor([2.0, -1.0, 1.0]), torch.tensor([1.0, 2.0, 4.0])
+    whole = torch.eye(3) + torch.outer(u, w)
+    truth = torch.linalg.det(whole).item(), torch.linalg.inv(whole)[0, 1].item()
+    assert [part.item() for part in ch4.lemma_by_hand()] == pytest.approx(truth, abs=1e-5)
+
+    line = torch.arange(-600, 601).double() / 100
+    z = torch.cartesian_prod(line, line)
+    lowest, one_to_one = [], 0
+    for w, u in [((2, 1), (1, -2.5)), ((1, -1), (2, 0.5)), ((3, 0), (-0.5, 9)), ((1, 2), (1, -1))]:
+        w, u = torch.tensor(w).double(), torch.tensor(u).double()
+        slope = torch.cosh(z @ w) ** -2  # J = I + slope · u wᵀ, entry by entry
+        J = [[(i == j) + slope * u[i] * w[j] for j in range(2)] for i in range(2)]
+        lowest.append((J[0][0] * J[1][1] - J[0][1] * J[1][0]).min().item())
+        along = torch.outer(line, w / (w @ w))  # from one line of equal a to the next
+        image = (along + torch.outer(torch.tanh(along @ w), u)) @ w
+        one_to_one += bool((image.diff() > 0).all())
+    assert [part.item() for part in ch4.smallest_determinants()] == pytest.approx(
+        [*lowest, one_to_one], abs=1e-5
+    )
+
+
+def test_the_numbers_of_chapter_4_agree_with_sums_and_samples():
+    from minflow.exercises import planar as ch4
+
+    target, x2 = minflow.data.U4(sigma=2.0), torch.linspace(-8, 5, 651).double()
+
+    def mass(log_density, L):
+        x1 = torch.linspace(-L, L, 801).double()
+        heights = log_density(torch.cartesian_prod(x1, x2)).exp().reshape(len(x1), len(x2))
+        return torch.trapezoid(torch.trapezoid(heights, x2), x1).item()
+
+    bare = [mass(lambda x: -target.energy(x), L) for L in (4, 8)]
+    enclosed = mass(target.log_unnormalized, 16)
+    truth = bare[0], bare[1] / bare[0], enclosed
+    assert ch4.wave_masses() == pytest.approx(truth, rel=1e-6)
+    assert truth == pytest.approx((15.04, 2, 1.880), abs=5e-4 * 15)  # what the solution says
+    assert math.log(enclosed) == pytest.approx(target.log_normalizer, abs=1e-6)
+    assert math.log(enclosed) == pytest.approx(0.631, abs=5e-4)
+
+    log_Z, runs = 1.50, {1: (-1.5001, 0.0002), 2: (-1.712, 0.009), 3: (-0.8069, 0.0001)}
+    kl, bound, impossible, lost_a_mode = ch4.read_a_loss()
+    assert (kl, bound) == pytest.approx((log_Z - 1.30, 1.30))
+    gaps = {run: loss + log_Z for run, (loss, _) in runs.items()}
+    assert [run for run, (_, error) in runs.items() if gaps[run] < -3 * error] == [impossible]
+    assert gaps[lost_a_mode] == pytest.approx(math.log(2), abs=runs[lost_a_mode][1])
+    # Is run 1 possible? Where q is nearly p, KL is half the variance of log q − log p.
+    assert abs(gaps[1] - 10_000 * runs[1][1] ** 2 / 2) < 2 * runs[1][1]
+    # And run 3? A normal law that is 0.7 % too wide for one of two equal modes ends like it.
+    mode, other = torch.distributions.Normal(5.0, 0.5), torch.distributions.Normal(-5.0, 0.5)
+    q = torch.distributions.Normal(5.0, 0.5 * 1.007)
+    noise = torch.randn(10_000, generator=torch.Generator().manual_seed(0)).double()
+    x = q.mean + q.stddev * noise
+    log_p = torch.logaddexp(mode.log_prob(x), other.log_prob(x)) - math.log(2)
+    ratio = q.log_prob(x) - log_p
+    assert ratio.std().item() / 100 == pytest.approx(runs[3][1], rel=0.1)
+    assert ratio.mean().item() == pytest.approx(gaps[3], abs=3 * runs[3][1])
+
+
+@pytest.mark.parametrize("p", [-2000.0, -1.0, 0.0, 2000.0])
+def test_the_debugged_layer_of_chapter_4_has_no_third_bug_in_its_gradients(p):
+    from minflow.exercises import planar as ch4
+
+    w = torch.tensor([1.0, 2.0]).double().requires_grad_()
+    v = (p * w.detach() / 5).requires_grad_()  # wᵀv = p
+    z, b = torch.tensor([[0.3, 0.1], [-1.0, 2.0]]).double(), torch.tensor(-0.5).double()
+    x, log_det = ch4.mended_layer(z, w, v, b)
+    gradients = torch.autograd.grad(x.sum() + log_det.sum(), (w, v))
+    assert all(g.isfinite().all() for g in gradients)
+    # As shown, it has two: each is in the values.
+    shown_x, shown_log_det = ch4.broken_layer(z, w, v, b)
+    assert torch.allclose(shown_x, x) == (p >= 0)
+    assert torch.allclose(shown_log_det, log_det) == (p >= 0)
+    gradients = torch.autograd.grad(shown_x.sum(), (w, v))
+    assert all(g.isfinite().all() for g in gradients)
+
+
 # The three verdicts, on exercises made for it.
 
 

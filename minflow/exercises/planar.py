@@ -493,8 +493,8 @@ LOW_RANK = Exercise(
     insight="A map that pushes along M directions only has a determinant of size M, whatever D is. For "
     "M = 1 it is the lemma of the planar layer.",
     hints=(
-        "Sylvester's identity: det(I + AB) = det(I + BA), although the two identities differ in size. "
-        "Which product of your two matrices is small?",
+        "Sylvester's identity: det(I + AB) = det(I + BA), although the two identities differ in size. Your Bᵀ "
+        "stands where it has B. Which product of the two is small?",
         "BᵀA has the shape [M, M]. Take `torch.linalg.slogdet` of I + BᵀA: determinants overflow, and may "
         "be negative.",
     ),
@@ -644,10 +644,10 @@ RADIAL = Exercise(
     insight="D − 1 directions lie along the sphere around z₀, and all stretch alike; one leads outwards, "
     "and stretches in its own way.",
     hints=(
-        "Take a point at distance r from z₀. A small step across, along the sphere, is stretched as the "
-        "sphere's radius is. A small step outwards is stretched by the slope of the new radius.",
-        "The new radius is R(r) = r + β·h(r)·r. So the determinant is (1 + β·h)^(D−1) · (1 + β·h + β·h′·r), "
-        "with h′ = −1/(α + r)².",
+        "The gradient of r is e = (z − z₀)/r, a vector of length 1, and z − z₀ = r·e. By the product rule J is a "
+        "number times I plus a number times e eᵀ. Which two numbers?",
+        "J = (1 + β·h) I + β·h′·r e eᵀ. What does it do to a vector across e, and to e itself? So the determinant is "
+        "(1 + β·h)^(D−1) · (1 + β·h + β·h′·r), with h′ = −1/(α + r)².",
     ),
     why="J = (1 + βh) I + βh′ (z − z₀)(z − z₀)ᵀ/r. It has the eigenvalue 1 + βh for the D − 1 directions across "
     "z − z₀ and 1 + βh + βh′r along it.",
@@ -753,9 +753,9 @@ RADIAL = Exercise(
 
 def mended_layer(z, w, v, b):
     p = w @ v
-    s = torch.where(
-        p >= 0, 1 + p, 0.001 + 0.999 * torch.exp(p / 0.999)
-    )  # meant to be 1 + wᵀu
+    q = p.clamp(max=0)
+    # s is meant to be 1 + wᵀu
+    s = 0.001 + 0.999 * torch.exp(q / 0.999) + (p - q)
     u = v + (s - 1 - p) * w / (w @ w)
     h = torch.tanh(z @ w + b)
     x = z + u * h[..., None]
@@ -765,7 +765,8 @@ def mended_layer(z, w, v, b):
 
 def _least_stretch(w, v):
     p = w @ v
-    return p, torch.where(p >= 0, 1 + p, 0.001 + 0.999 * torch.exp(p / 0.999))
+    q = p.clamp(max=0)
+    return p, 0.001 + 0.999 * torch.exp(q / 0.999) + (p - q)
 
 
 def _layer(z, w, u, b, push):
@@ -915,8 +916,9 @@ BUG = Exercise(
 # 4.8
 
 
-def band_masses():
-    across = 0.4 * math.sqrt(2 * math.pi)  # at each x1
+def wave_masses():
+    # At each x1 two bells, whose heights (not densities) add
+    across = (0.4 + 0.35) * math.sqrt(2 * math.pi)
     mass = 2 * 4 * across  # x1 from -4 to 4
     doubled = 2 * 8 * across
     with_envelope = 1 * across  # a density has mass 1
@@ -925,91 +927,123 @@ def band_masses():
 
 def _masses_on_a_grid():
     """By sums over a fine grid."""
-    x2 = torch.linspace(-6, 6, 601, dtype=torch.float64)
+    x2 = torch.linspace(-8, 5, 1301, dtype=torch.float64)
 
     def mass(L, envelope=None):
         x1 = torch.linspace(-L, L, 801, dtype=torch.float64)
         height = torch.ones_like(x1)
         if envelope is not None:
             height = torch.distributions.Normal(0.0, envelope).log_prob(x1).exp()
-        centre = torch.sin(math.pi * x1 / 2)
-        band = torch.exp(-0.5 * ((x2 - centre[:, None]) / 0.4) ** 2)
-        lines = torch.trapezoid(band, x2, dim=-1)
+        upper = torch.sin(math.pi * x1 / 2)
+        lower = upper - 3 * torch.sigmoid((x1 - 1) / 0.3)
+        waves = torch.exp(-0.5 * ((x2 - upper[:, None]) / 0.4) ** 2)
+        waves = waves + torch.exp(-0.5 * ((x2 - lower[:, None]) / 0.35) ** 2)
+        lines = torch.trapezoid(waves, x2, dim=-1)
         return torch.trapezoid(height * lines, x1).item()
 
     return mass(4.0), mass(8.0) / mass(4.0), mass(16.0, envelope=2.0)
 
 
-_ACROSS = 0.4 * math.sqrt(2 * math.pi)
+_ROOT = math.sqrt(2 * math.pi)
+
+
+def _with_width(width, factor=2.0):
+    """The three numbers, if the integral over x₂ is that of a bell of this width."""
+    return 8 * width * _ROOT, factor, width * _ROOT
+
 
 NO_NORMALISER = Exercise(
-    title="U2 has no normaliser",
+    title="U4 has no normaliser",
     level="medium",
     kind="derive",
-    reference=band_masses,
+    reference=wave_masses,
     judge=Equal(
         parts=("the mass for L = 4", "the factor", "the mass with the envelope"), tol=2e-3
     ),
-    insight="The mass grows with L without end, so no constant makes exp(−U2) a density of the plane. With an "
-    "envelope that is a density in x₁, Z = 0.4·√(2π), whatever the width of the envelope.",
+    insight="Waves, forks and all that depends on x₁ alone only shift the bells, and a shift costs no mass: each x₁ "
+    "has 0.75·√(2π). So the mass grows with L without end, and any envelope that is a density in x₁ gives Z = 0.75·√(2π).",
     hints=(
-        "Integrate over x₂ first, for a fixed x₁. Does the sine matter for that?",
-        "For each x₁ the integral over x₂ is that of a bell with standard deviation 0.4: 0.4·√(2π) = 1.0027. "
-        "Then only x₁ is left, over an interval of length 2L, or with a weight of mass 1.",
+        "What is exp(−U4), without the log? Integrate it over x₂ first, for a fixed x₁. Do w₁ and w₃ matter for that?",
+        "For each x₁ exp(−U4) is a sum of two bells in x₂, each of height 1; one with standard deviation σ has the "
+        "integral σ·√(2π). Then only x₁ is left, over an interval of length 2L, or with a weight of mass 1.",
     ),
-    why="∫ exp(−½((x₂ − c)/0.4)²) dx₂ = 0.4·√(2π) for every c. Times 8 it is 8.021, twice as much for twice the "
-    "interval; times the mass 1 of the envelope it is 1.0027.",
+    why="∫ exp(−½((x₂ − c)/σ)²) dx₂ = σ·√(2π) for every c, and the two bells have σ = 0.4 and 0.35: together "
+    "0.75·√(2π) = 1.880. Times 8 it is 15.04, twice as much for twice the interval; times the mass 1 of the envelope "
+    "it is 1.880.",
     mistakes=(
         Mistake(
-            (4 * _ACROSS, 2.0, _ACROSS),
+            _with_width(0.4),
+            "this is the first branch alone, of width 0.4. exp(−U4) is a sum of two.",
+        ),
+        Mistake(
+            _with_width(0.35),
+            "this is the second branch alone, of width 0.35. exp(−U4) is a sum of two.",
+        ),
+        Mistake(
+            ((5 * 0.4 + 3 * 0.75) * _ROOT, 8.85 / 4.25, 0.508 * _ROOT),
+            "you count the second branch only where the fork is open, right of x₁ = 1. To the left the two lie on each "
+            "other, and their heights add all the same: exp(−U4) is about 2 on the crest.",
+        ),
+        Mistake(
+            _with_width(0.4 * 0.35),
+            "you multiplied the widths. The bells are added, so their integrals are.",
+        ),
+        Mistake(
+            _with_width(math.hypot(0.4, 0.35)),
+            "you added the squares of the widths, as for a sum of two independent noises. Here two heights are added, "
+            "and so their integrals.",
+        ),
+        Mistake(
+            _with_width(0.4**2 + 0.35**2),
+            "0.4 and 0.35 are the standard deviations of the bells; you took their squares.",
+        ),
+        Mistake(
+            (6.0, 2.0, 0.75),
+            "the integral of a bell of height 1 is its standard deviation times √(2π); that factor is missing.",
+        ),
+        Mistake(
+            (16.0, 2.0, 2.0),
+            "you took each bell for a normal density, of mass 1. Both have the height 1, and it is their mass that is "
+            "asked for.",
+        ),
+        Mistake(
+            (6 * math.sqrt(math.pi), 2.0, 0.75 * math.sqrt(math.pi)),
+            "√π·σ is the integral of exp(−t²/σ²). With the ½ in the exponent there is a √2 more.",
+        ),
+        Mistake(
+            (3 * _ROOT, 2.0, 0.75 * _ROOT),
             "the window |x₁| ≤ L has the length 2L.",
         ),
         Mistake(
-            (8 * 0.16 * math.sqrt(2 * math.pi), 2.0, 0.16 * math.sqrt(2 * math.pi)),
-            "0.4 is the standard deviation of the bell; you took its square.",
+            _with_width(0.75 / 2),
+            "you took the mean of the two, as in a mixture with weights ½. exp(−U4) has no weights: its terms are added "
+            "as they stand.",
         ),
         Mistake(
-            (8 * math.sqrt(2 * math.pi), 2.0, math.sqrt(2 * math.pi)),
-            "√(2π) is the integral of a bell with standard deviation 1. This one has 0.4.",
+            _with_width(0.75, 1.0),
+            "you let the mass settle. But each piece of the waves has the same mass, however far out it lies.",
         ),
         Mistake(
-            (8 / _ACROSS, 2.0, 1 / _ACROSS),
-            "you divide by 0.4·√(2π), as a normal density does. exp(−U2) has the height 1, and it is its mass that "
-            "is asked for.",
+            _with_width(0.75, 4.0),
+            "the window becomes longer, not wider: the bells have the same widths everywhere.",
         ),
         Mistake(
-            (8.0, 2.0, 1.0),
-            "the bell across is not normalised: its mass is 0.4·√(2π), close to 1 by chance, but not 1.",
-        ),
-        Mistake(
-            (8 * 0.4 * math.sqrt(math.pi), 2.0, 0.4 * math.sqrt(math.pi)),
-            "this is the integral of exp(−t²/σ²). With the ½ in the exponent there is a √2 more.",
-        ),
-        Mistake(
-            (8 * _ACROSS, 1.0, _ACROSS),
-            "you let the mass settle. But each piece of the band has the same mass, however far out it lies.",
-        ),
-        Mistake(
-            (8 * _ACROSS, 4.0, _ACROSS),
-            "the window becomes longer, not wider: the band has the same width everywhere.",
-        ),
-        Mistake(
-            (8 * _ACROSS, 16 * _ACROSS, _ACROSS),
+            _with_width(0.75, 12 * _ROOT),
             "this is the mass for L = 8; by which factor has it grown?",
         ),
         Mistake(
-            (8 * _ACROSS, 2.0, 2 * math.sqrt(2 * math.pi) * _ACROSS),
+            (6 * _ROOT, 2.0, 2 * _ROOT * 0.75 * _ROOT),
             "your envelope is exp(−x₁²/8) alone. The normal density N(x₁; 0, 2²) has a factor 1/(2√(2π)) before it, "
             "and so the mass 1.",
         ),
         Mistake(
-            (8 * _ACROSS, 2.0, 2 * _ACROSS),
+            (6 * _ROOT, 2.0, 2 * 0.75 * _ROOT),
             "a normal density has mass 1, whatever its width: σ = 2 plays no part.",
         ),
     ),
     variants=(
-        (8.0212, 2, 1.0027),
-        torch.tensor([8.021, 2.0, 1.00265]),
+        (15.04, 2, 1.88),
+        torch.tensor([15.0398, 2.0, 1.87997]),
         _masses_on_a_grid(),
     ),
 )
@@ -1024,8 +1058,8 @@ def read_a_loss():
     kl = loss + log_Z
     bound = -loss  # log Z is at least that
     # The loss minus its lowest value, -log Z, is the KL:
-    # run 1: -0.006 ± 0.008   run 2: -0.212 ± 0.009
-    # run 3: +0.693 ± 0.004, which is log 2
+    # run 1: -0.0001 ± 0.0002   run 2: -0.212 ± 0.009
+    # run 3: +0.6931 ± 0.0001, which is log 2
     impossible, lost_a_mode = 2, 3
     return kl, bound, impossible, lost_a_mode
 
@@ -1045,15 +1079,16 @@ READ = Exercise(
         tol=2e-3,
     ),
     insight="−loss ≤ log Z, always, and the distance is the divergence. Without log Z you know the bound, and "
-    "not how far you are from it.",
+    "not how far you are from it. Nor does the error tell: that of run 3, without one mode, is the smallest.",
     hints=(
         "Put p = p̃/Z into KL(q‖p) = E_q[log q − log p]. What is the loss more or less than the divergence?",
         "loss = KL(q‖p) − log Z, and KL ≥ 0. So add 1.50 to each number, and look at it in standard errors. A flow "
         "that has all its mass on one of two equal modes pays log 2 = 0.693.",
     ),
-    why="KL = −1.30 + 1.50 = 0.20; −loss = 1.30 ≤ 1.50. Run 1 is 0.006 below zero, less than its error: chance. "
-    "Run 2 is 0.212 below, more than twenty errors: it cannot be, so log q is not the log-density of its "
-    "samples, or log Z is not that of p̃. Run 3 has KL = 0.693 = log 2.",
+    why="KL = −1.30 + 1.50 = 0.20; −loss = 1.30 ≤ 1.50. Run 1 puts the KL 0.0001 below zero, less than its error: "
+    "chance. Run 2 puts it 0.212 below, more than twenty errors: it cannot be, so log q is not the log-density of its "
+    "samples, or log Z is not that of p̃. Run 3 has KL = 0.6931 = log 2, and log q − log p is close to that at every "
+    "sample, hence the small error.",
     mistakes=(
         Mistake(
             (-2.80, 1.30, 2, 3),
@@ -1382,7 +1417,7 @@ ATTACH = Exercise(
     "equation alone. The search needs no memory, and a wrong gradient is not hidden in a hundred steps.",
     hints=(
         "Differentiate a + c·tanh a = A on both sides: da·(1 + c·h′) + dc·h = dA. This is the implicit function "
-        "theorem.",
+        "theorem; with c = wᵀu = s − 1 it stands in the chapter.",
         "One more Newton step, a − (a + c·tanh a − A)/(1 + c·h′(a)), does not move the root, since it stands "
         "there already. But autograd sees A and c in it.",
     ),
@@ -1588,7 +1623,7 @@ TRAIN = Exercise(
         Mistake(
             lambda: _energy_fit(*(minflow.Planar(2) for _ in range(2)), start=2.5),
             "it has lost one of the two arcs: nearly all of its samples lie on one side of x₁ = 0. That alone costs "
-            "log 2 = 0.693 nats. Another start, or a higher lr, finds both.",
+            "log 2 = 0.693 nats. Try another start, or a higher lr.",
             when=lambda gap: not 0.02 < gap.right < 0.98,
         ),
         Mistake(
