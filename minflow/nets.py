@@ -29,6 +29,7 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
         hidden: width of each hidden layer, a SiLU after each; () makes it linear.
         outputs: size of the last dimension that goes out.
 
+    >>> import torch
     >>> mlp(3, (8,), 2)(torch.ones(5, 3)).detach().abs().max()
     tensor(0.)
     """
