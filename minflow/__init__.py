@@ -5,6 +5,7 @@ from types import ModuleType
 
 from minflow import data
 from minflow.base import StandardNormal
+from minflow.coupling import Additive, Coupling
 from minflow.diagnose import diagnose
 from minflow.elementwise import (
     Affine,
@@ -16,20 +17,42 @@ from minflow.elementwise import (
     Sigmoid,
 )
 from minflow.flow import Flow
-from minflow.linear import Householder, Standardize, TriangularAffine
+from minflow.linear import (
+    LU,
+    ActNorm,
+    Householder,
+    Permute,
+    Standardize,
+    TriangularAffine,
+)
 from minflow.measure import Gap, paired_gap
 from minflow.planar import Planar, Radial, Sylvester
-from minflow.recipes import planar_flow, radial_flow, sylvester_flow
+from minflow.recipes import (
+    glow,
+    nice,
+    nsf,
+    planar_flow,
+    radial_flow,
+    realnvp,
+    sylvester_flow,
+)
 from minflow.run import History
 from minflow.saving import load, save
+from minflow.spline import CircularSpline, Spline
+from minflow.support import Support
 from minflow.train import fit, fit_energy
 from minflow.transform import Compose, Inverse, Transform
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LU",
+    "ActNorm",
+    "Additive",
     "Affine",
+    "CircularSpline",
     "Compose",
+    "Coupling",
     "Elementwise",
     "Flow",
     "Gap",
@@ -39,12 +62,15 @@ __all__ = [
     "LeakyReLU",
     "Logit",
     "MixtureCDF",
+    "Permute",
     "Planar",
     "Radial",
     "ScalarMap",
     "Sigmoid",
+    "Spline",
     "StandardNormal",
     "Standardize",
+    "Support",
     "Sylvester",
     "Transform",
     "TriangularAffine",
@@ -52,10 +78,14 @@ __all__ = [
     "diagnose",
     "fit",
     "fit_energy",
+    "glow",
     "load",
+    "nice",
+    "nsf",
     "paired_gap",
     "planar_flow",
     "radial_flow",
+    "realnvp",
     "save",
     "sylvester_flow",
 ]

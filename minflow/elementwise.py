@@ -61,6 +61,10 @@ class ScalarMap:
         """Where each x lies."""
         return constraints.real
 
+    def features(self, value: Tensor) -> Tensor:
+        """What a network is to see of such values: (*batch, D) -> (*batch, features)."""
+        return value
+
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """z -> (x, log dx/dz), both elementwise, of shape (*batch, D)."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -68,6 +72,14 @@ class ScalarMap:
     def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """x -> (z, log dz/dx), both elementwise, of shape (*batch, D)."""
         raise NotImplementedError(f"{type(self).__name__} has no inverse")
+
+
+def checked(scalar_map: ScalarMap) -> ScalarMap:
+    """What was handed in; TypeError unless it is an instance of a ScalarMap."""
+    if not isinstance(scalar_map, ScalarMap):
+        name = scalar_map.__name__ if isinstance(scalar_map, type) else scalar_map
+        raise TypeError(f"scalar_map must be a ScalarMap such as Affine(); got {name!r}")
+    return scalar_map
 
 
 @dataclass(frozen=True)
@@ -317,12 +329,7 @@ class Elementwise(Transform):
         hidden: Sequence[int] = (64, 64),
     ) -> None:
         super().__init__(dim, context_dim)
-        if not isinstance(scalar_map, ScalarMap):
-            name = scalar_map.__name__ if isinstance(scalar_map, type) else scalar_map
-            raise TypeError(
-                f"scalar_map must be a ScalarMap such as Affine(); got {name!r}"
-            )
-        self.scalar_map, self.hidden = scalar_map, widths(hidden)
+        self.scalar_map, self.hidden = checked(scalar_map), widths(hidden)
         self.params = nn.Parameter(torch.zeros(scalar_map.num_params, dim))
         self.net = mlp(context_dim, hidden, self.params.numel()) if context_dim else None
         self.domain = constraints.independent(scalar_map.domain, 1)

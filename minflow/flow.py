@@ -66,11 +66,10 @@ class Flow(nn.Module):
                 f"the base has dim {base.dim}, the transform dim {transform.dim}"
             )
         reach, start = interval(base.support), interval(transform.domain)
-        if (
-            reach is not None
-            and start is not None
-            and (reach[0] < start[0] or reach[1] > start[1])
-        ):
+        dtype = next(base.buffers()).dtype  # in which the base's own ends are rounded
+        ends = torch.tensor(start or (-math.inf, math.inf), dtype=dtype, device="cpu")
+        low, high = ends.tolist()
+        if reach is not None and (reach[0] < low or reach[1] > high):
             raise ValueError(
                 f"the base reaches over {reach}, but the transform starts from {start}"
             )
@@ -118,9 +117,11 @@ class Flow(nn.Module):
 
         if self._limits == (-math.inf, math.inf):
             return score(x)
-        inside = self.transform.codomain.check(x)
+        codomain = self.transform.codomain
+        inside = codomain.check(x)
         if self._limits is None:
-            return torch.where(inside, score(x), -math.inf)
+            somewhere = getattr(codomain, "somewhere", None)
+            return within(inside, x, x if somewhere is None else somewhere(x), score)
         low, high = self._limits  # an end itself has no point of the base to come from
         inside = inside & ((low < x) & (x < high)).all(-1)
         one_side = low + 1 if math.isfinite(low) else high - 1

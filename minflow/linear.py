@@ -1,4 +1,4 @@
-"""Linear maps of R^D with cheap determinants."""
+"""Linear and affine maps of R^D with cheap determinants."""
 
 from __future__ import annotations
 
@@ -10,6 +10,24 @@ from torch import Tensor, nn
 
 from minflow.elementwise import soft_bound
 from minflow.transform import Transform
+
+Data = Tensor | np.ndarray | Sequence[Sequence[float]]
+
+
+def _rows(data: Data) -> tuple[Tensor, Tensor | None]:
+    """Data as finite float64 rows (N, D), and a tensor whose dtype a layer for them has.
+
+    ValueError if they have another shape, or hold NaN or infinity.
+    """
+    rows = data if isinstance(data, Tensor) else torch.as_tensor(np.asarray(data))
+    like = rows if isinstance(data, Tensor) and rows.is_floating_point() else None
+    rows = rows.detach().double()
+    if rows.dim() != 2 or rows.numel() == 0:
+        raise ValueError(f"data must have shape (N, D); got {tuple(rows.shape)}")
+    if not rows.isfinite().all():
+        bad = int((~rows.isfinite().all(-1)).sum())
+        raise ValueError(f"{bad} of {len(rows)} rows of data hold NaN or infinity")
+    return rows, like
 
 
 class TriangularAffine(Transform):
@@ -44,6 +62,43 @@ class TriangularAffine(Transform):
         self.raw_log_diagonal = nn.Parameter(torch.zeros(dim))
         self.below_diagonal = nn.Parameter(torch.zeros(dim * (dim - 1) // 2))
         self.register_buffer("rows_and_columns", torch.tril_indices(dim, dim, -1))
+
+    @classmethod
+    def of(cls, data: Data) -> TriangularAffine:
+        """The layer that starts as the best normal law for these data, and can learn on.
+
+        b is their mean, L the Cholesky factor of their covariance. As a layer next to
+        the data it spares the others the correlations. Take the training data alone.
+
+        Args:
+            data: shape (N, D), as for `Standardize.of`.
+
+        Returns:
+            A layer in the dtype of a tensor, and else in torch's default dtype.
+
+        Raises:
+            ValueError: if data has another shape, holds NaN or infinity, or its
+                covariance is (almost) singular, or beyond what L_dd can be.
+        """
+        rows, like = _rows(data)
+        lower, failed = torch.linalg.cholesky_ex(rows.mT.cov(correction=0))
+        log_diagonal = lower.diagonal().log()
+        # Rounding leaves a pivot of 1e-8 of its column's spread where there is none.
+        share = lower.diagonal() / rows.std(0, correction=0)
+        if failed or not (share > 1e-7).all() or log_diagonal.abs().max() >= cls.BOUND:
+            raise ValueError(
+                f"the covariance of these {len(rows)} rows has no Cholesky factor whose "
+                f"diagonal lies between e^-{cls.BOUND:g} and e^{cls.BOUND:g}: leave out "
+                "columns that depend on others, and let the rest pass a Standardize"
+            )
+        layer = cls(rows.shape[1])
+        layer = cls(rows.shape[1]) if like is None else cls(rows.shape[1]).to(like)
+        with torch.no_grad():
+            layer.shift.copy_(rows.mean(0))
+            raw = cls.BOUND * torch.atanh(log_diagonal / cls.BOUND)
+            layer.raw_log_diagonal.copy_(raw)
+            layer.below_diagonal.copy_(lower[tuple(layer.rows_and_columns.cpu())])
+        return layer
 
     def log_diagonal(self) -> Tensor:
         """log L_dd, shape (D,)."""
@@ -133,7 +188,7 @@ class Standardize(Transform):
         self.register_buffer("std", torch.ones(dim))
 
     @classmethod
-    def of(cls, data: Tensor | np.ndarray | Sequence[Sequence[float]]) -> Standardize:
+    def of(cls, data: Data) -> Standardize:
         """The layer for these data: their column means and standard deviations.
 
         Take the training data alone: held-out data must not tell the model anything.
@@ -148,14 +203,7 @@ class Standardize(Transform):
             ValueError: if data has another shape, holds NaN or infinity, or a column
                 never changes.
         """
-        rows = data if isinstance(data, Tensor) else torch.as_tensor(np.asarray(data))
-        like = rows if isinstance(data, Tensor) and rows.is_floating_point() else None
-        rows = rows.detach().double()
-        if rows.dim() != 2 or rows.numel() == 0:
-            raise ValueError(f"data must have shape (N, D); got {tuple(rows.shape)}")
-        if not rows.isfinite().all():
-            bad = int((~rows.isfinite().all(-1)).sum())
-            raise ValueError(f"{bad} of {len(rows)} rows of data hold NaN or infinity")
+        rows, like = _rows(data)
         layer = cls(rows.shape[1])
         layer.mean.copy_(rows.mean(0))
         layer.std.copy_(rows.std(0, correction=0))
@@ -176,3 +224,170 @@ class Standardize(Transform):
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z = (x - self.mean) / self.std
         return z, -self.std.log().sum().expand(z.shape[:-1])
+
+
+class ActNorm(Transform):
+    """x = m + s ⊙ z, learned, from a start at the mean and deviation of a first batch.
+
+        log|det df/dz| = Σ_d log s_d
+
+    After `initialize`, which `fit` calls, what arrives as x leaves as z with mean 0 and
+    standard deviation 1 in each coordinate: so every layer of a deep flow starts on data
+    of one scale. That happens once. The state holds a flag, so a flow that was loaded,
+    or is fitted again, keeps what it has learned.
+
+    Args:
+        dim: D.
+
+    Raises:
+        ValueError: from `initialize`, if a coordinate of the batch never changes.
+
+    Cost: one product and one sum, each way; no network.
+
+    Source: Kingma and Dhariwal 2018 (arXiv:1807.03039), section 3.1.
+
+    >>> layer = ActNorm(1)
+    >>> layer.initialize(torch.tensor([[2.0], [6.0]]))
+    >>> layer.inverse(torch.tensor([6.0]))[0].detach()
+    tensor([1.])
+    """
+
+    initialized: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.shift = nn.Parameter(torch.zeros(dim))
+        self.log_scale = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("initialized", torch.tensor(False))
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        if self.initialized:
+            return
+        rows = x.reshape(-1, self.dim)
+        std = rows.std(0, correction=0) if len(rows) else rows.new_zeros(self.dim)
+        still = (rows == rows[:1]).all(0)  # rounding may give such a column a spread
+        constant = (still | ~(std > 0)).nonzero().flatten().tolist()
+        if constant:
+            raise ValueError(
+                f"ActNorm starts from the spread of a batch, but coordinates {constant} "
+                f"have none in these {len(rows)} rows"
+            )
+        self.shift.copy_(rows.mean(0))
+        self.log_scale.copy_(std.log())
+        self.initialized.fill_(True)
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x = self.shift + self.log_scale.exp() * z
+        return x, self.log_scale.sum().expand(x.shape[:-1])
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z = (x - self.shift) * (-self.log_scale).exp()
+        return z, -self.log_scale.sum().expand(z.shape[:-1])
+
+
+class Permute(Transform):
+    """x_d = z_σ(d): the coordinates in another order; log|det df/dz| = 0.
+
+    The order σ is drawn when the layer is made, or given to `of`, and never learned. It
+    is part of the state.
+
+    Args:
+        dim: D.
+
+    Cost: a copy each way.
+
+    >>> Permute.of([2, 0, 1])(torch.tensor([10.0, 20.0, 30.0]))[0]
+    tensor([30., 10., 20.])
+    """
+
+    order: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.register_buffer("order", torch.randperm(dim))
+
+    @classmethod
+    def of(cls, order: Sequence[int]) -> Permute:
+        """The layer for a given order.
+
+        Args:
+            order: each of 0, …, D − 1 once; x_d is z_order[d].
+
+        Raises:
+            ValueError: if it is anything else.
+        """
+        order = order.tolist() if isinstance(order, Tensor) else list(order)
+        if sorted(order) != list(range(len(order))):
+            raise ValueError(f"order must hold each of 0, …, D − 1 once; got {order}")
+        layer = cls(len(order))
+        layer.order.copy_(torch.tensor(order))
+        return layer
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return z[..., self.order], z.new_zeros(z.shape[:-1])
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x[..., self.order.argsort()], x.new_zeros(x.shape[:-1])
+
+
+class LU(Transform):
+    """x = P L U z: any mix of coordinates that a matrix can make, at a cheap log-det.
+
+        log|det df/dz| = Σ_d log U_dd
+
+    L is lower triangular with ones on its diagonal, U upper triangular with exp(s) on
+    its own, s softly bounded as in `Affine`. P is a permutation that is drawn once and
+    kept: the layer starts as P, with L = U = I. On the channels of an image this is
+    Glow's 1×1 convolution.
+
+    Args:
+        dim: D.
+
+    Cost: O(D²) a point each way; the inverse by two substitutions.
+
+    Source: Kingma and Dhariwal 2018 (arXiv:1807.03039), section 3.2.
+
+    >>> x, log_det = LU(3)(torch.randn(7, 3))
+    >>> x.shape, bool((log_det == 0).all())
+    (torch.Size([7, 3]), True)
+    """
+
+    BOUND = 5.0
+    order: Tensor
+    rows_and_columns: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.raw_log_diagonal = nn.Parameter(torch.zeros(dim))
+        self.below_diagonal = nn.Parameter(torch.zeros(dim * (dim - 1) // 2))
+        self.above_diagonal = nn.Parameter(torch.zeros(dim * (dim - 1) // 2))
+        self.register_buffer("rows_and_columns", torch.tril_indices(dim, dim, -1))
+        self.register_buffer("order", torch.randperm(dim))
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """L and U, each (D, D)."""
+        rows, columns = self.rows_and_columns
+        diagonal = soft_bound(self.raw_log_diagonal, self.BOUND).exp()
+        lower = torch.diag(torch.ones_like(diagonal))
+        lower = lower.index_put((rows, columns), self.below_diagonal)
+        return lower, torch.diag(diagonal).index_put((columns, rows), self.above_diagonal)
+
+    def matrix(self) -> Tensor:
+        """P L U, shape (D, D)."""
+        lower, upper = self.factors()
+        return (lower @ upper)[self.order]
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return z @ self.matrix().mT, self._log_det().expand(z.shape[:-1])
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        lower, upper = self.factors()
+        rows = x[..., self.order.argsort()].reshape(-1, self.dim)
+        # Points are rows: first x = y Lᵀ is solved for y, then y = z Uᵀ for z.
+        rows = torch.linalg.solve_triangular(lower.mT, rows, upper=True, left=False)
+        rows = torch.linalg.solve_triangular(upper.mT, rows, upper=False, left=False)
+        return rows.reshape(x.shape), -self._log_det().expand(x.shape[:-1])
+
+    def _log_det(self) -> Tensor:
+        return soft_bound(self.raw_log_diagonal, self.BOUND).sum()

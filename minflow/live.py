@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-__all__ = ["LiveFigure", "change_of_variables", "kl", "planar"]
+__all__ = ["LiveFigure", "change_of_variables", "coupling", "kl", "planar", "spline"]
 
 # The still picture is seen only where the frame was taken away, or where scripts are
 # off.
@@ -60,7 +61,7 @@ class LiveFigure:
     words: str
     still: str
     alt: str
-    start: dict[str, float]
+    start: dict[str, Any]
     height: int = 740
 
     def page(self) -> str:
@@ -334,4 +335,241 @@ def planar(
         alt=f"A square grid, two discs and a line across them; the same after a layer that {what}.",
         start={"w1": w[0], "w2": w[1], "u1": u[0], "u2": u[1], "b": b},
         height=600,
+    )
+
+
+def coupling(
+    s: Sequence[float] = (-0.8, 0.4, -0.4, 0.6, 0.2),
+    t: Sequence[float] = (1.0, -0.8, -0.4, 0.9, -0.3),
+    z1: float = 1.0,
+) -> LiveFigure:
+    """Show one affine coupling layer of the plane, x₁ = z₁ and x₂ = z₂ exp(s(z₁)) + t(z₁).
+
+    The reader shapes the functions s and t by five knots each, and sees a square grid of z
+    carried to x, over the density q(x) of a standard normal base, drawn through the
+    inverse z₂ = (x₂ - t(x₁)) / exp(s(x₁)). A ruler on one vertical line of z shows that
+    the line is only shifted, by t, and stretched, by exp(s); the log-det there is s.
+
+    The functions are cubic between knots. A knot's slope is that of the parabola through it
+    and its two neighbours, so that parabolas come out exactly; beyond the last knots the
+    functions are constant.
+
+    Arguments:
+        s, t: their values at the knots z₁ = -3, -1.5, 0, 1.5 and 3, at the start; s from
+            -1.5 to 1.5, t from -3 to 3.
+        z1: where the ruler stands at the start, from -3 to 3.
+
+    Raises:
+        ValueError: if there are not five of each, or a number is outside its range.
+
+    Source: Dinh, Krueger and Bengio 2015 (arXiv:1410.8516), with s = 0; Dinh,
+    Sohl-Dickstein and Bengio 2017 (arXiv:1605.08803), equations 4 to 8.
+
+    >>> coupling(s=(0, 0, 0, 0, 0)).start["s"]
+    [0, 0, 0, 0, 0]
+    """
+    if not (
+        len(s) == len(t) == 5
+        and all(abs(v) <= 1.5 for v in s)
+        and all(abs(v) <= 3 for v in (*t, z1))
+    ):
+        raise ValueError(
+            "expected five values of s from -1.5 to 1.5, five of t from -3 to 3, and z1 from -3 to 3, "
+            f"got s={s}, t={t}, z1={z1}"
+        )
+    slopes_s, slopes_t = _slopes(s), _slopes(t)
+
+    def f(z: tuple[float, float]) -> tuple[float, float]:
+        scale, shift = _cubic(s, slopes_s, z[0]), _cubic(t, slopes_t, z[0])
+        return z[0], z[1] * math.exp(scale) + shift
+
+    def path(middle: float, points: Iterable[tuple[float, float]]) -> str:
+        return "M" + "L".join(
+            f"{middle + 39 * x:.1f} {266 - 39 * y:.1f}" for x, y in points
+        )
+
+    def panel(
+        middle: float, values: Sequence[float], slopes: list[float], unit: float
+    ) -> str:
+        zs = (0.05 * k for k in range(-68, 69))
+        return "M" + "L".join(
+            f"{middle + 39 * z:.1f} {54 - unit * _cubic(values, slopes, z):.1f}"
+            for z in zs
+        )
+
+    def ruler(middle: float, g: Callable[[tuple[float, float]], tuple]) -> str:
+        rungs = [g((z1, z2)) for z2 in range(-2, 3)]
+        ends = [[(x - 0.2, y), (x + 0.2, y)] for x, y in rungs]
+        return "".join(path(middle, line) for line in (rungs, *ends))
+
+    ticks = [0.25 * k for k in range(-12, 13)]
+    lines = [[(c, v) for v in ticks] for c in ticks[::2]]
+    lines += [[(y, x) for x, y in line] for line in lines]
+    discs = [
+        [(r * math.cos(0.1 * k), r * math.sin(0.1 * k)) for k in range(64)]
+        for r in (1, 2)
+    ]
+    at, by = _cubic(s, slopes_s, z1), _cubic(t, slopes_t, z1)
+    template = resources.files("minflow") / "live_figures" / "coupling.svg"
+    words = (
+        "An affine coupling layer x₁ = z₁, x₂ = z₂ exp(s(z₁)) + t(z₁). Each vertical line stays where it "
+        f"is, and is shifted and stretched along itself: at z₁ = {z1:g}, s = {at:.2f} and t = {by:.2f}, so "
+        f"that x₂ = {math.exp(at):.2f} z₂ {'-' if by < 0 else '+'} {abs(by):.2f}, with log-det s = {at:.2f}. "
+        f"It is undone by z₂ = (x₂ {'+' if by < 0 else '-'} {abs(by):.2f}) / {math.exp(at):.2f}: neither s "
+        "nor t is inverted."
+    )
+    return LiveFigure(
+        name="coupling",
+        title="An affine coupling layer of the plane",
+        words=words.replace("-", "\u2212").replace("log\u2212det", "log-det"),
+        still=template.read_text(encoding="utf-8").format(
+            s=panel(162.5, s, slopes_s, 14),
+            t=panel(477.5, t, slopes_t, 28 / 3.6),
+            disc_z="".join(path(162.5, disc) for disc in discs),
+            disc_x="".join(path(477.5, map(f, disc)) for disc in discs),
+            grid_z="".join(path(162.5, line[::24]) for line in lines),
+            grid_x="".join(path(477.5, map(f, line)) for line in lines),
+            ruler_z=ruler(162.5, lambda z: z),
+            ruler_x=ruler(477.5, f),
+        ),
+        alt="Curves of s and t; a square grid, two discs and a ruler; the same after the layer.",
+        start={"s": list(s), "t": list(t), "z1": z1},
+        height=760,
+    )
+
+
+def _slopes(v: Sequence[float]) -> list[float]:
+    """The slope at each of five knots, one unit apart, of the parabola through it and its neighbours."""
+    inner = [(v[k + 1] - v[k - 1]) / 2 for k in (1, 2, 3)]
+    return [
+        (4 * v[1] - 3 * v[0] - v[2]) / 2,
+        *inner,
+        (3 * v[4] - 4 * v[3] + v[2]) / 2,
+    ]
+
+
+def _cubic(v: Sequence[float], slopes: Sequence[float], z: float) -> float:
+    """The cubic through the knots of :func:`coupling`, at one z; constant beyond the last."""
+    u = min(max((z + 3) / 1.5, 0.0), 4.0)
+    k = min(int(u), 3)
+    r, q = u - k, 1 - u + k
+    low = q * q * ((1 + 2 * r) * v[k] + r * slopes[k])
+    return low + r * r * ((1 + 2 * q) * v[k + 1] - q * slopes[k + 1])
+
+
+def spline(
+    z: Sequence[float] = (-0.8, 0.0, 0.9),
+    x: Sequence[float] = (-1.7, -0.2, 1.3),
+    slope: Sequence[float] = (0.7, 4.0, 0.7),
+    probe: float = 1.5,
+) -> LiveFigure:
+    """Show a monotone rational-quadratic spline from z to x, and the density that it makes.
+
+    The spline goes through (-3, -3), the inner knots and (3, 3); outside that box it is the
+    identity. The reader drags the knots, turns their slopes, adds and removes knots, and
+    reads off at one x
+
+        log p_x(x) = log p_z(z) + log dz/dx,
+
+    for a standard normal p_z. It is evaluated from x to z: in a bin of width w = Δx and height
+    h = Δz, with s = h/w, ξ = (x - x_k)/w and d = dz/dx at the knots (1 over the slope shown),
+
+        z = z_k + h (s ξ² + d_k ξ(1-ξ)) / (s + (d_{k+1} + d_k - 2s) ξ(1-ξ)).
+
+    Arguments:
+        z, x: the inner knots at the start, one to seven, increasing, inside -3 to 3, and at
+            least 0.1 from each other and from the box in both.
+        slope: dx/dz at each of them, from 0.1 to 10.
+        probe: the x that is read off at the start, from -4 to 4.
+
+    Raises:
+        ValueError: if the knots are not such knots, or a number is outside its range.
+
+    Source: Gregory and Delbourgo 1982; Durkan, Bekasov, Murray and Papamakarios 2019
+    (arXiv:1906.04032), equation 4.
+
+    >>> spline(z=(0,), x=(0.5,), slope=(2,)).start["x"]
+    [0.5]
+    """
+    zs, xs = [-3.0, *z, 3.0], [-3.0, *x, 3.0]
+    gaps = [b - a for ends in (zs, xs) for a, b in itertools.pairwise(ends)]
+    if not (
+        1 <= len(z) == len(x) == len(slope) <= 7
+        and all(gap > 0.1 - 1e-9 for gap in gaps)
+        and all(0.1 <= v <= 10 for v in slope)
+        and abs(probe) <= 4
+    ):
+        raise ValueError(
+            "expected 1 to 7 knots inside -3 to 3, at least 0.1 apart in z and in x, slopes from 0.1 to 10 "
+            f"and probe from -4 to 4, got z={z}, x={x}, slope={slope}, probe={probe}"
+        )
+    d = [1.0, *(1 / v for v in slope), 1.0]
+
+    def inverse(at: float) -> tuple[float, float]:  # z, and dz/dx
+        if abs(at) >= 3:
+            return at, 1.0
+        k = max(j for j in range(len(xs) - 1) if xs[j] <= at)
+        h, s = zs[k + 1] - zs[k], (zs[k + 1] - zs[k]) / (xs[k + 1] - xs[k])
+        r = (at - xs[k]) / (xs[k + 1] - xs[k])
+        u = r * (1 - r)
+        below = s + (d[k + 1] + d[k] - 2 * s) * u
+        rate = s * s * (d[k + 1] * r * r + 2 * s * u + d[k] * (1 - r) ** 2) / below**2
+        return zs[k] + h * (s * r * r + d[k] * u) / below, rate
+
+    def density(at: float) -> float:
+        return math.exp(-0.5 * at * at) / math.sqrt(2 * math.pi)
+
+    def path(points: Iterable[tuple[float, float]]) -> str:
+        return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
+
+    def place(a: float, b: float) -> tuple[float, float]:
+        return 200 + 40 * a, 190 - 40 * b
+
+    def tangent(a: float, b: float, rise: float) -> str:
+        arm = 0.7 / math.hypot(1, rise)
+        ends = [(a + k * arm, b + k * arm * rise) for k in (-1, 1)]
+        return path(place(*end) for end in ends)
+
+    bins = itertools.pairwise(xs)
+    fine = [a + (b - a) * k / 60 for a, b in bins for k in range(60)]
+    fine = [-4 + 0.05 * k for k in range(20)] + fine + [3 + 0.05 * k for k in range(21)]
+    back = [inverse(v) for v in fine]
+    heights = [density(at) * rate for at, rate in back]
+    wide = 210 / max(heights)
+    knots = list(zip(z, x, slope, strict=True))
+    ticks = [
+        f'<text x="{200 + 40 * v}" y="453">{v}</text><text x="26" y="{194 - 40 * v}">{v}</text>'
+        for v in range(-4, 5, 2)
+    ]
+    at, rate = inverse(probe)
+    logs = -0.5 * at * at - 0.5 * math.log(2 * math.pi), math.log(rate)
+    template = resources.files("minflow") / "live_figures" / "spline.svg"
+    words = (
+        f"A monotone rational-quadratic spline of {len(x) + 1} bins from -3 to 3, through "
+        f"{', '.join(f'({a:g}, {b:g})' for a, b, _ in knots)} with slopes {', '.join(f'{v:g}' for v in slope)}; "
+        f"outside, x = z. At x = {probe:g}: z = {at:.2f} and dx/dz = {1 / rate:.2f}, so that the log-density is "
+        f"{logs[0]:.2f} {'-' if logs[1] < 0 else '+'} {abs(logs[1]):.2f} = {sum(logs):.2f}. Where the curve is "
+        "steep the data are spread out, where it is flat they are dense."
+    )
+    for hyphened in ("rational-quadratic", "log-density"):
+        words = words.replace(hyphened, hyphened.replace("-", "\u2010"))
+    return LiveFigure(
+        name="spline",
+        title="A monotone spline, and the density that it makes",
+        words=words.replace("-", "\u2212").replace("\u2010", "-"),
+        still=template.read_text(encoding="utf-8").format(
+            ticks="".join(ticks).replace(">-", ">\u2212"),
+            map=path(place(a, v) for v, (a, _) in zip(fine, back, strict=True)),
+            knots="".join(f"{path([place(a, b)])}h0" for a, b, _ in knots),
+            tangents="".join(tangent(*knot) for knot in knots),
+            base=path(
+                (200 + 2 * v, 436 - 130 * density(0.05 * v)) for v in range(-80, 81)
+            ),
+            data=path(
+                (380 + wide * q, 190 - 40 * v) for v, q in zip(fine, heights, strict=True)
+            ),
+        ),
+        alt="A rising curve through knots in a dashed box; the base density below it, the data's beside it.",
+        start={"z": list(z), "x": list(x), "slope": list(slope), "probe": probe},
+        height=740,
     )

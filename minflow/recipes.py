@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from minflow.coupling import Additive, Coupling
 from minflow.elementwise import Affine, Elementwise
 from minflow.flow import Flow
+from minflow.linear import LU, ActNorm, Permute
 from minflow.planar import Planar, Radial, Sylvester
-from minflow.transform import Compose, Transform
+from minflow.spline import Spline
+from minflow.transform import Compose, Inverse, Transform
 
 
 def planar_flow(
@@ -125,7 +128,158 @@ def _pushed_normal(
     context_dim: int,
     hidden: Sequence[int],
 ) -> Flow:
-    if isinstance(layers, bool) or not isinstance(layers, int) or layers < 0:
-        raise ValueError(f"layers must be a whole number, at least 0; got {layers!r}")
+    _at_least(0, layers)
     normal = Elementwise(dim, Affine(), context_dim, hidden)
     return Flow(Compose(normal, *(layer() for _ in range(layers))))
+
+
+def nice(
+    dim: int,
+    *,
+    layers: int = 8,
+    context_dim: int = 0,
+    hidden: Sequence[int] = (64, 64),
+) -> Flow:
+    """NICE: a learned scale and shift of each coordinate, then additive couplings.
+
+    The couplings keep volumes, so all stretching is the first layer's. It scores data as
+    fast as it samples, as all the flows of couplings do.
+
+    Args:
+        dim: D, at least 2.
+        layers: how many `Coupling`, at least 1; the halves change roles from one to the
+            next, and after each pair a `Permute` deals them anew if D > 2.
+        context_dim: C, the size of the context; 0 for none.
+        hidden: hidden layers of each network.
+
+    Raises:
+        ValueError: if an option is out of range.
+
+    Source: Dinh, Krueger and Bengio 2015 (arXiv:1410.8516).
+
+    >>> nice(3).sample(5).shape
+    torch.Size([5, 3])
+    """
+
+    def layer(flip: bool) -> Transform:
+        return Coupling(dim, Additive(), context_dim, hidden, flip)
+
+    scale = Elementwise(dim, Affine(), context_dim, hidden)
+    return Flow(Compose(scale, *_alternating(dim, layers, layer)))
+
+
+def realnvp(
+    dim: int,
+    *,
+    layers: int = 8,
+    context_dim: int = 0,
+    hidden: Sequence[int] = (64, 64),
+) -> Flow:
+    """RealNVP: couplings that scale and shift.
+
+    As in the paper, a layer's formula runs from data to base, z_b = x_b e^s + t: it is
+    the `Inverse` of a `Coupling`. The other way round, a small scale would magnify what
+    training changes in the shift. |s| stays below 2 in each layer.
+
+    Args:
+        dim: D, at least 2.
+        layers, context_dim, hidden: as in `nice`.
+
+    Raises:
+        ValueError: if an option is out of range.
+
+    Source: Dinh, Sohl-Dickstein and Bengio 2017 (arXiv:1605.08803).
+
+    >>> import torch
+    >>> realnvp(2).log_prob(torch.zeros(5, 2)).shape
+    torch.Size([5])
+    """
+
+    def layer(flip: bool) -> Transform:
+        return Inverse(Coupling(dim, Affine(bound=2.0), context_dim, hidden, flip))
+
+    return Flow(Compose(*_alternating(dim, layers, layer)))
+
+
+def glow(
+    dim: int,
+    *,
+    layers: int = 8,
+    context_dim: int = 0,
+    hidden: Sequence[int] = (64, 64),
+) -> Flow:
+    """Glow: seen from the data, a normalisation, a learned mix, and RealNVP's coupling.
+
+    Args:
+        dim: D, at least 2.
+        layers: how many times `Coupling`, `LU` and `ActNorm`, at least 1.
+        context_dim, hidden: as in `nice`.
+
+    Raises:
+        ValueError: if an option is out of range.
+
+    Source: Kingma and Dhariwal 2018 (arXiv:1807.03039), for vectors.
+
+    >>> glow(3).sample(5).shape
+    torch.Size([5, 3])
+    """
+    _at_least(1, layers)
+    parts: list[Transform] = []
+    for _ in range(layers):
+        coupling = Coupling(dim, Affine(bound=2.0), context_dim, hidden)
+        parts += [Inverse(coupling), LU(dim), ActNorm(dim)]
+    return Flow(Compose(*parts))
+
+
+def nsf(
+    dim: int,
+    *,
+    layers: int = 4,
+    bins: int = 8,
+    bound: float = 4.0,
+    context_dim: int = 0,
+    hidden: Sequence[int] = (64, 64),
+) -> Flow:
+    """A neural spline flow: couplings of rational-quadratic splines.
+
+    Args:
+        dim: D, at least 2.
+        layers, context_dim, hidden: as in `nice`.
+        bins: bins of each spline, at least 2.
+        bound: the splines bend inside [−bound, bound]; data should lie there, so let
+            them pass through a `Standardize`.
+
+    Raises:
+        ValueError: if an option is out of range.
+
+    Source: Durkan, Bekasov, Murray and Papamakarios 2019 (arXiv:1906.04032).
+
+    >>> nsf(3, bins=4).sample(5).shape
+    torch.Size([5, 3])
+    """
+
+    def layer(flip: bool) -> Transform:
+        return Coupling(dim, Spline(bins, bound), context_dim, hidden, flip)
+
+    return Flow(Compose(*_alternating(dim, layers, layer)))
+
+
+def _alternating(
+    dim: int, layers: int, layer: Callable[[bool], Transform]
+) -> list[Transform]:
+    """Couplings whose halves change roles. In more than two dimensions the coordinates
+    are dealt anew after each pair, so that those of one half come to steer each other."""
+    _at_least(1, layers)
+    parts: list[Transform] = []
+    for i in range(layers):
+        if i and i % 2 == 0 and dim > 2:
+            parts.append(Permute(dim))
+        parts.append(layer(i % 2 == 1))
+    return parts
+
+
+def _at_least(least: int, layers: int) -> None:
+    if isinstance(layers, bool) or not isinstance(layers, int) or layers < least:
+        raise ValueError(
+            f"layers must be a whole number, at least {least}; got {layers!r}"
+        )

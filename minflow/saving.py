@@ -15,7 +15,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from minflow import base, elementwise, linear, planar, transform
+from minflow import (
+    base,
+    coupling,
+    elementwise,
+    linear,
+    planar,
+    spline,
+    support,
+    transform,
+)
 from minflow.checkpoint import write_atomically
 from minflow.elementwise import ScalarMap
 from minflow.flow import Flow
@@ -23,7 +32,16 @@ from minflow.flow import Flow
 FORMAT = 1
 CLASSES = {
     name: value
-    for module in (transform, base, elementwise, linear, planar)
+    for module in (
+        transform,
+        base,
+        elementwise,
+        linear,
+        planar,
+        coupling,
+        spline,
+        support,
+    )
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, nn.Module | ScalarMap)
 } | {"Flow": Flow}
@@ -176,7 +194,7 @@ def _describe(part: Any, seen: set[int]) -> Any:
     A part from outside minflow is named only; so is one that stands twice, since two
     copies would no longer share their weights.
     """
-    if isinstance(part, bool | int | float | str):
+    if part is None or isinstance(part, bool | int | float | str):
         return part
     if isinstance(part, tuple):
         return {"tuple": [_describe(value, seen) for value in part]}

@@ -3,6 +3,7 @@
 A new public transform or scalar map goes in here; `test_contract.py` fails until it does.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -71,6 +72,7 @@ class Promise:
 
     make: Callable[[int], mf.Transform]
     mixes: bool
+    smallest: int = 1
     closed_form: tuple[str, ...] = BOTH
     network_passes: tuple[int, int] | None = None
 
@@ -81,6 +83,17 @@ def elementwise(scalar_map: mf.ScalarMap) -> Callable[[int], mf.Transform]:
 
 def conditional(scalar_map: mf.ScalarMap) -> Callable[[int], mf.Transform]:
     return lambda dim: Conditional(dim, scalar_map)
+
+
+def coupling(scalar_map, closed_form=BOTH, context_dim=0, flip=False, own=False) -> Promise:
+    def make(dim: int) -> mf.Transform:
+        moved = dim // 2 if flip else dim - dim // 2
+        outputs, net = scalar_map.num_params * moved, None
+        if own and dim > 1:  # bounded: far out, a mixture's components stay near each other
+            net = nn.Sequential(nn.Linear(dim - moved, 8), nn.Tanh(), nn.Linear(8, outputs))
+        return mf.Coupling(dim, scalar_map, context_dim, (8,), flip, net)
+
+    return Promise(make, True, smallest=2, closed_form=closed_form, network_passes=(1, 1))
 
 
 def standardize(dim: int) -> mf.Transform:
@@ -150,6 +163,23 @@ CONTRACT = {
         closed_form=("forward",),
         network_passes=(1, 1),
     ),
+    "Coupling[Additive]": coupling(mf.Additive()),
+    "Coupling[Affine]": coupling(mf.Affine()),
+    "Coupling[Affine] flipped": coupling(mf.Affine(), flip=True),
+    "Coupling[Affine] with a context": coupling(mf.Affine(), context_dim=2),
+    "Coupling[Spline]": coupling(mf.Spline(4)),
+    "Coupling[Spline] with a context": coupling(mf.Spline(4), context_dim=2, flip=True),
+    "Coupling[CircularSpline]": coupling(mf.CircularSpline(4)),
+    "Coupling[MixtureCDF]": coupling(mf.MixtureCDF(3), closed_form=("inverse",), own=True),
+    "Elementwise[Additive]": Promise(elementwise(mf.Additive()), mixes=False),
+    "Elementwise[Spline]": Promise(elementwise(mf.Spline(5)), mixes=False),
+    "Elementwise[CircularSpline]": Promise(elementwise(mf.CircularSpline(5)), mixes=False),
+    "ActNorm": Promise(mf.ActNorm, mixes=False),
+    "LU": Promise(mf.LU, mixes=True),
+    "Permute": Promise(lambda dim: mf.Permute.of(range(dim)[::-1]), mixes=True),
+    "Support, positive": Promise(lambda dim: mf.Support([1] * dim, [math.inf] * dim), mixes=False),
+    "Support, negative": Promise(lambda dim: mf.Support([-math.inf] * dim, [2] * dim), mixes=False),
+    "Support, a box": Promise(lambda dim: mf.Support([-1] * dim, [3] * dim), mixes=False),
     "StartsFromData": Promise(StartsFromData, mixes=False),
     "Householder": Promise(mf.Householder, mixes=True),
     "Standardize": Promise(standardize, mixes=False),

@@ -12,10 +12,16 @@ import minflow as mf
 from minflow.testing import CHECKS, check_transform
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+@pytest.mark.parametrize("dim", [1, 2, 3, 5, 64])
 @pytest.mark.parametrize("name", CONTRACT)
 def test_transform_keeps_the_contract(name, dim):
-    findings = check_transform(dims=(dim,), **vars(CONTRACT[name]))
+    promise = dict(vars(CONTRACT[name]))
+    smallest = promise.pop("smallest")
+    if dim < smallest:
+        with pytest.raises(ValueError, match=f"dim must be at least {smallest}.*got {dim}"):
+            promise["make"](dim)
+        return
+    findings = check_transform(dims=(dim,), **promise)
     assert findings.ok, f"\n{findings.wrong}"
     assert [finding.check for finding in findings] == list(CHECKS)
 
@@ -56,6 +62,12 @@ class OffByALittle(StartsFromData):
     def inverse(self, x, context=None):
         z, log_det = super().inverse(x, context)
         return z + 1e-3, log_det
+
+
+class TwoPercentTooMuch(StartsFromData):
+    def inverse(self, x, context=None):
+        z, log_det = super().inverse(x, context)
+        return z, log_det + 0.02
 
 
 class SummedOverTheBatch(StartsFromData):
@@ -223,24 +235,120 @@ class LeavesItsCodomain(StartsFromData):
     )
 
 
+class SumsOneCoordinate(mf.Coupling):
+    """Right in two dimensions, where one coordinate moves."""
+
+    def forward(self, z, context=None):
+        kept, moved, params = self._steer(z, context)
+        moved, log_slope = self.scalar_map.forward(moved, params)
+        return self._join(kept, moved), log_slope[..., 0]
+
+
+class SeesWhatItMoves(mf.Coupling):
+    """Its network sees the moved half: the way back then sees another."""
+
+    def _steer(self, value, context):
+        kept, moved, _ = super()._steer(value, context)
+        d = kept.shape[-1]
+        return kept, moved, super()._steer(self._join(moved[..., :d], moved), context)[2]
+
+
+class KeepsTheWrongHalf(mf.Coupling):
+    """Moves one half and puts it in the place of the other."""
+
+    def _join(self, kept, moved):
+        return torch.cat([moved, kept], -1)
+
+
+class BroadcastsNothing(mf.Coupling):
+    def _steer(self, value, context):
+        return super()._steer(value, context.expand(*value.shape[:-1], 2))
+
+
+class FlagOfPython(mf.ActNorm):
+    """As ActNorm, but whether it has started is no part of the state."""
+
+    def __init__(self, dim):
+        super().__init__(dim)
+        del self.initialized
+        self.initialized = torch.zeros(1, dtype=torch.bool).numpy()
+
+    def initialize(self, x, context=None):
+        if not self.initialized:
+            self.shift.data.copy_(x.mean(0))
+            self.log_scale.data.copy_(x.std(0).log())
+            self.initialized.fill(True)
+
+
+class StartInAList(mf.ActNorm):
+    """Its start is a list of numbers, which no state holds."""
+
+    start = (0.0, 0.0, 0.0)
+
+    def initialize(self, x, context=None):
+        self.start = x.mean(0).tolist()
+
+    def forward(self, z, context=None):
+        x, log_det = super().forward(z, context)
+        return x + z.new_tensor(self.start[: self.dim]), log_det
+
+    def inverse(self, x, context=None):
+        return super().inverse(x - x.new_tensor(self.start[: self.dim]), context)
+
+
+class OrderIsPlain(mf.Permute):
+    def __init__(self, dim):
+        super().__init__(dim)
+        del self.order
+        self.order = torch.randperm(dim)
+
+
+class OrderIsNotSaved(mf.Permute):
+    def __init__(self, dim):
+        super().__init__(dim)
+        self.register_buffer("order", torch.randperm(dim), persistent=False)
+
+
+class OrderTwice(mf.Permute):
+    """Goes back by the way it came: right where an order undoes itself, as in two dimensions."""
+
+    def inverse(self, x, context=None):
+        return self.forward(x)
+
+
 def affine(dim):
     return Conditional(dim, mf.Affine())
+
+
+def coupling(broken, scalar_map=None, context_dim=0):
+    return lambda dim: broken(dim, scalar_map or mf.Affine(), context_dim, (8,))
 
 
 BROKEN = {
     "dim, domain and codomain are as declared": [dict(make=LeavesItsCodomain)],
     "the same input, the same output": [dict(make=Dropout), dict(make=CountsItsCalls)],
-    "round trip": [dict(make=OffByALittle), dict(make=FlippedSign), dict(make=CutOff)],
+    "round trip": [
+        dict(make=OffByALittle),
+        dict(make=FlippedSign),
+        dict(make=CutOff),
+        dict(make=coupling(SeesWhatItMoves)),
+        dict(make=coupling(KeepsTheWrongHalf)),
+        dict(make=OrderTwice),
+    ],
     "log-det equals the Jacobian's": [
         dict(make=FlippedSign),
         dict(make=HalfTheDimensions),
         dict(make=SummedOverTheBatch),
+        dict(make=coupling(SumsOneCoordinate)),
+        dict(make=coupling(SumsOneCoordinate, mf.Spline(4))),
+        dict(make=coupling(SeesWhatItMoves)),
     ],
-    "densities keep their mass": [dict(make=FlippedSign)],
+    "densities keep their mass": [dict(make=FlippedSign), dict(make=TwoPercentTooMuch)],
     "any batch shape": [
         dict(make=FlattensItsBatch),
         dict(make=SummedOverTheBatch),
         dict(make=lambda dim: ContextNotBroadcast(dim, mf.Affine())),
+        dict(make=coupling(BroadcastsNothing, context_dim=2)),
     ],
     "float32 and float64": [dict(make=AlwaysDouble), dict(make=LosesDigits)],
     "inputs are left as they were": [dict(make=InPlace)],
@@ -259,7 +367,14 @@ BROKEN = {
         dict(make=ClaimsToMix, mixes=True),
         dict(make=mf.TriangularAffine, mixes=False),
     ],
-    "the state holds everything": [dict(make=FlagNotABuffer), dict(make=PlainTensor)],
+    "the state holds everything": [
+        dict(make=FlagNotABuffer),
+        dict(make=PlainTensor),
+        dict(make=FlagOfPython),
+        dict(make=StartInAList),
+        dict(make=OrderIsPlain),
+        dict(make=OrderIsNotSaved),
+    ],
     "network passes as promised": [
         dict(make=lambda dim: TwoPasses(dim, mf.Affine()), network_passes=(1, 1)),
         dict(make=affine, network_passes=(1, 2)),
@@ -283,6 +398,12 @@ def test_broken_twin_fails_its_check(check, twin):
 def test_the_words_name_a_flipped_sign():
     words = {finding.check: finding.words for finding in check_transform(FlippedSign).wrong}
     assert "the sign is flipped" in words["log-det equals the Jacobian's"]
+
+
+def test_what_is_right_in_two_dimensions_alone_is_found_in_three():
+    for make in (coupling(SumsOneCoordinate), OrderTwice):
+        assert check_transform(make, dims=(2,)).ok
+        assert not check_transform(make, dims=(3,)).ok
 
 
 def test_an_exception_is_a_finding():

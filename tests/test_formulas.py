@@ -280,6 +280,39 @@ def test_shares_of_the_mass_cost_no_more_than_the_divergence() -> None:
     close(cost(1e-9), math.log(2))
 
 
+def test_the_floor_with_a_context_and_classes_told_apart() -> None:
+    """Three classes, each with a normal law, and a model that has all of them slightly wrong."""
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    truth = [functools.partial(normal, mu=m, sigma=s) for m, s in [(-1, 0.5), (0.5, 1), (2, 0.7)]]
+    model = [(-0.8, 0.6), (0.5, 1.2), (1.5, 0.7)]
+    laws = [functools.partial(normal, mu=m, sigma=s) for m, s in model]
+
+    def cross(p: Callable[[Tensor], Tensor], q: Callable[[Tensor], Tensor]) -> Tensor:
+        return -integral(lambda x: p(x) * q(x).log(), -12, 12)
+
+    def mean(parts: list[Tensor]) -> Tensor:
+        return weights @ torch.stack(parts)
+
+    floor = mean([cross(p, p) for p in truth])
+    gap = mean([kl(p, q) for p, q in zip(truth, laws, strict=True)])
+    close(mean([cross(p, q) for p, q in zip(truth, laws, strict=True)]), floor + gap)
+
+    def marginal(x: Tensor) -> Tensor:
+        return sum(w * p(x) for w, p in zip(weights, truth, strict=True))
+
+    mutual = mean([kl(p, marginal) for p in truth])
+    close(floor, cross(marginal, marginal) - mutual)
+    # Bayes' rule, against how often a class stands where the model draws x in a small interval.
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.multinomial(weights, 2_000_000, replacement=True, generator=generator)
+    means, sds = torch.tensor(model).T
+    x = means[classes] + sds[classes] * torch.randn(len(classes), generator=generator)
+    here = classes[(x - 0.3).abs() < 0.02]
+    seen = torch.bincount(here, minlength=3) / len(here)
+    heights = torch.stack([q(number(0.3)) for q in laws]) * weights
+    close(heights / heights.sum(), seen, 0.015)
+
+
 def test_both_estimates_and_their_standard_errors() -> None:
     """Over many repetitions, each estimate's spread is the standard error that it states."""
     torch.manual_seed(0)
@@ -530,6 +563,12 @@ SCALAR = {
         lambda x: (x - T) * math.exp(-soft(S)),
         lambda z: torch.full_like(z, soft(S)), (-3.0, 3.0),
     ),
+    "Additive": (
+        minflow.Additive(), [T],
+        lambda z: z + T,
+        lambda x: x - T,
+        torch.zeros_like, (-3.0, 3.0),
+    ),
     "LeakyReLU": (
         minflow.LeakyReLU(), [S],
         lambda z: torch.where(z >= 0, z, z * math.exp(soft(S))),
@@ -598,6 +637,263 @@ def test_soft_bound_as_the_sheet_writes_it() -> None:
     assert soft_bound(number(1e6), 5) == 5
 
 
+# name: the map, half its box, and whether its ends are one point
+SPLINES = {
+    "Spline": (minflow.Spline(bins=4, bound=2.5), 2.5, False),
+    "CircularSpline": (minflow.CircularSpline(bins=4), math.pi, True),
+}
+
+
+def raw_knots(name: str) -> tuple[Tensor, Tensor]:
+    """Parameters of a spline of 4 bins, and its knots with their slopes, as the sheet has them.
+
+    Returns (num_params, 1) and (3, 5).
+    """
+    scalar_map, half, circular = SPLINES[name]
+    phi = float(re.search(r"\\phi = ([\d.]+)", PAGE)[1])
+    params = points(scalar_map.num_params, 1)
+    free = params.squeeze(-1)
+
+    def edges(u: Tensor) -> Tensor:
+        sizes = 2 * half / 4 * (phi + (1 - phi) * 4 * u.exp() / u.exp().sum())
+        return torch.cat([number(-half).reshape(1), -half + sizes.cumsum(0)])
+
+    x, z = edges(free[:4]), edges(free[4:8])
+    s = z.diff() / x.diff()
+    if circular:
+        s = torch.cat([s[-1:], s])
+    rho = free[8:12] if circular else free[8:11]
+    d = 2 * s[:-1] * s[1:] / (s[:-1] + s[1:]) * torch.exp(3 * torch.tanh(rho / 3))
+    one = torch.ones(1, dtype=torch.float64)
+    d = torch.cat([d, d[:1]]) if circular else torch.cat([one, d, one])
+    return params, torch.stack([x, z, d])
+
+
+def quotient(x: Tensor, knots: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """z and dz/dx in bin k, as the sheet writes them."""
+    (x0, x1), (z0, z1), (d0, d1) = knots[:, k : k + 2]
+    w, h = x1 - x0, z1 - z0
+    s, xi = h / w, (x - x0) / w
+    bottom = s + (d0 + d1 - 2 * s) * xi * (1 - xi)
+    assert (bottom >= s / 2).all()
+    top = d1 * xi**2 + 2 * s * xi * (1 - xi) + d0 * (1 - xi) ** 2
+    return z0 + h * (s * xi**2 + d0 * xi * (1 - xi)) / bottom, s**2 * top / bottom**2
+
+
+def root_of_the_quadratic(z: Tensor, knots: Tensor, k: int) -> Tensor:
+    (x0, x1), (z0, z1), (d0, d1) = knots[:, k : k + 2]
+    w, h = x1 - x0, z1 - z0
+    s, eta = h / w, (z - z0) / h
+    b = d0 - eta * (d0 + d1 - 2 * s)
+    a, c = s - b, -eta * s
+    xi = -2 * c / (b + (b**2 - 4 * a * c).sqrt())
+    close(a * xi**2 + b * xi + c, torch.zeros_like(xi))
+    assert ((xi >= 0) & (xi <= 1 + 1e-12)).all()
+    return x0 + w * xi
+
+
+@pytest.mark.parametrize("name", SPLINES)
+def test_spline_as_the_sheet_writes_it(name: str) -> None:
+    scalar_map, half, circular = SPLINES[name]
+    params, knots = raw_knots(name)
+    for said, made in zip(knots, scalar_map.knots(params), strict=True):
+        close(made.squeeze(-1), said)
+    turn = params[-1] if circular else number(0.0)
+
+    def less_whole_turns(angle: Tensor) -> Tensor:
+        if not circular:
+            return angle
+        return torch.where(
+            angle > half, angle - 2 * half, torch.where(angle < -half, angle + 2 * half, angle)
+        )
+
+    for k in range(4):
+        left, right = knots[0, k], knots[0, k + 1]
+        x = torch.linspace(left + 1e-6, right - 1e-6, 9, dtype=torch.float64)
+        z, slope = quotient(x, knots, k)
+        close(slope, jacobian(lambda x, k=k: quotient(x, knots, k)[0], x).diagonal())
+        assert (slope > 0).all()
+        close(root_of_the_quadratic(z, knots, k), x)
+        turned = less_whole_turns(x + turn)
+        close(scalar_map.inverse(turned, params)[0], z)
+        close(scalar_map.inverse(turned, params)[1], slope.log())
+        close(scalar_map.forward(z, params)[0], turned)
+        close(scalar_map.forward(z, params)[1], -slope.log())
+        for end in (k, k + 1):  # the neighbours meet in value and in slope
+            value, slope = quotient(knots[0, end], knots, k)
+            close(value, knots[1, end])
+            close(slope, knots[2, end])
+    if not circular:
+        outside = torch.tensor([-9.0, -2.6, 2.6, 40.0], dtype=torch.float64)
+        for direction in (scalar_map.forward, scalar_map.inverse):
+            value, log_slope = direction(outside, params)
+            close(value, outside)
+            close(log_slope, torch.zeros(4))
+
+
+def test_the_root_of_the_quadratic_where_it_is_a_straight_line() -> None:
+    """With a = 0 the quadratic is none: here the slopes are the chord's, and z is straight."""
+    knots = torch.tensor([[0.0, 2.0], [0.0, 1.0], [0.5, 0.5]], dtype=torch.float64)
+    x = torch.linspace(0, 2, 9, dtype=torch.float64)
+    close(quotient(x, knots, 0)[0], x / 2)
+    close(root_of_the_quadratic(x / 2, knots, 0), x)
+
+
+COUPLINGS = {
+    # name on the sheet: the map, its numbers P, and how it moves x_b for given parameters
+    "Additive()": (minflow.Additive(), 1, lambda z, p: z + p[0]),
+    "Affine()": (minflow.Affine(), 2, lambda z, p: z * (5 * (p[1] / 5).tanh()).exp() + p[0]),
+    "MixtureCDF(K)": (minflow.MixtureCDF(4), 12, None),
+    "Spline(K)": (minflow.Spline(4), 11, None),
+    "CircularSpline(K)": (minflow.CircularSpline(4), 13, None),
+}
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("dim", [2, 3, 5])
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_coupling_as_the_sheet_writes_it(name: str, dim: int, flip: bool) -> None:
+    scalar_map, numbers, move = COUPLINGS[name]
+    assert scalar_map.num_params == numbers
+    torch.manual_seed(0)
+    layer = minflow.Coupling(dim, scalar_map, hidden=(8,), flip=flip).double()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    d = dim // 2
+    a, b = (slice(d, None), slice(0, d)) if flip else (slice(0, d), slice(d, None))
+    z = torch.linspace(-1.5, 1.2, dim, dtype=torch.float64)
+    x, value = layer(z)
+    assert torch.equal(x[a], z[a])
+    seen = torch.cat([z[a].cos(), z[a].sin()]) if name == "CircularSpline(K)" else z[a]
+    params = (layer.params + layer.net(seen)).reshape(numbers, -1)
+    assert params.shape[-1] == len(z[b])
+    moved, log_slopes = scalar_map.forward(z[b], params)
+    close(x[b], moved)
+    close(value, log_slopes.sum())
+    if move is not None:
+        close(x[b], move(z[b], params))
+    close(layer.inverse(x)[0], z)
+    close(scalar_map.inverse(x[b], params)[0], z[b])
+    whole = jacobian(lambda z: layer(z)[0], z)
+    close(whole[a, a], torch.eye(len(z[a])))
+    close(whole[a, b], torch.zeros(len(z[a]), len(z[b])))
+    close(whole[b, b], torch.diag(log_slopes.exp()))
+    assert whole[b, a].abs().min() > 0
+    close(value, torch.linalg.slogdet(whole).logabsdet)
+
+
+@pytest.mark.parametrize("make", [minflow.realnvp, minflow.glow], ids=["realnvp", "glow"])
+def test_the_affine_coupling_of_the_ready_made_flows_is_turned_round(make: Callable) -> None:
+    torch.manual_seed(0)
+    first, *_ = make(3, layers=1, hidden=(8,)).double().transform
+    layer = first.transform
+    assert isinstance(first, minflow.Inverse)
+    assert not layer.flip
+    torch.nn.init.normal_(layer.params, std=3)
+    x = points(3)
+    t, raw = (layer.params + layer.net(x[:1])).reshape(2, 2)
+    s = 2 * torch.tanh(raw / 2)
+    z, value = first.inverse(x)
+    close(z, torch.cat([x[:1], x[1:] * s.exp() + t]))
+    close(value, s.sum())
+
+
+def test_flow_plus_plus_adds_a_scale_and_a_shift() -> None:
+    """One map after the other is a map: the log-slopes add."""
+    params = points(14, 1)
+    z = torch.linspace(-2, 2, 5, dtype=torch.float64)
+    first, slope = minflow.MixtureCDF(4).forward(z, params[:12])
+    second, scale = minflow.Affine().forward(first, params[12:])
+
+    def both(z: Tensor) -> Tensor:
+        middle = minflow.MixtureCDF(4).forward(z, params[:12])[0]
+        return minflow.Affine().forward(middle, params[12:])[0]
+
+    close(second, both(z))
+    close(slope + scale, jacobian(both, z).diagonal().log())
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_a_mask_as_the_sheet_writes_it(parity: int) -> None:
+    """A checkerboard on 3 × 4 pixels, and what a layer with it does to them."""
+    i, j = torch.meshgrid(torch.arange(3), torch.arange(4), indexing="ij")
+    m = ((i + j) % 2 == parity).double().flatten()
+    first, second = points(12, 12), points(12, 12) / 7
+
+    def s(u: Tensor) -> Tensor:
+        return torch.tanh(first @ u)
+
+    def f(z: Tensor) -> Tensor:
+        t = torch.sin(second @ (m * z))
+        return m * z + (1 - m) * (z * s(m * z).exp() + t)
+
+    z = points(12)
+    close(log_det(f, z), ((1 - m) * s(m * z)).sum())
+    x = f(z)
+    assert torch.equal(x[m == 1], z[m == 1])
+    t = torch.sin(second @ (m * x))
+    close(m * x + (1 - m) * (x - t) * (-s(m * x)).exp(), z)
+    # Half of the channels at every pixel: the same formula, with another m.
+    channels = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(3, 4).flatten()
+    assert channels.reshape(3, 4).sum(-1).unique().tolist() == [2.0]
+
+
+def test_a_convolution_of_one_pixel_as_the_sheet_writes_it() -> None:
+    height, width, channels = 2, 3, 3
+    layer = some_transforms()["LU"]
+    matrix = layer.matrix()
+    z = points(channels, height, width)
+
+    def convolve(z: Tensor) -> Tensor:
+        return torch.nn.functional.conv2d(z[None], matrix.detach()[:, :, None, None])[0]
+
+    x = convolve(z)
+    close(x[:, 1, 2], matrix @ z[:, 1, 2])
+    size = channels * height * width
+    whole = jacobian(convolve, z).reshape(size, size)
+    close(
+        torch.linalg.slogdet(whole).logabsdet,
+        height * width * torch.linalg.slogdet(matrix).logabsdet,
+    )
+    again, log_dets = layer(z.movedim(0, -1))  # the channels last: each pixel is a point
+    close(again.movedim(-1, 0), x)
+    close(log_dets.sum(), torch.linalg.slogdet(whole).logabsdet)
+
+
+COLUMNS = {
+    # name on the sheet: the ends, x, z and log dx/dz
+    "both ends, $a < x < b$": (
+        (-1.0, 2.5),
+        lambda z: -1 + 3.5 * torch.sigmoid(z),
+        lambda x: (x + 1).log() - (2.5 - x).log(),
+        lambda z: math.log(3.5) + torch.sigmoid(z).log() + torch.sigmoid(-z).log(),
+    ),
+    "a lower end, $a < x$": (
+        (-1.0, math.inf), lambda z: -1 + z.exp(), lambda x: (x + 1).log(), lambda z: z
+    ),
+    "an upper end, $x < b$": (
+        (-math.inf, 2.5), lambda z: 2.5 - (-z).exp(), lambda x: -(2.5 - x).log(), lambda z: -z
+    ),
+    "no end": ((-math.inf, math.inf), lambda z: z, lambda x: x, torch.zeros_like),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_column_with_ends_as_the_sheet_writes_it(name: str) -> None:
+    (lower, upper), f, f_inverse, log_slope = COLUMNS[name]
+    layer = minflow.Support([lower], [upper])
+    z = torch.linspace(-4, 4, 9, dtype=torch.float64)
+    x, value = layer(z.unsqueeze(-1))
+    close(x.squeeze(-1), f(z))
+    close(value, log_slope(z))
+    close(log_slope(z), jacobian(f, z).diagonal().log())
+    assert ((lower < x) & (x < upper)).all()
+    back, value = layer.inverse(x)
+    close(back.squeeze(-1), z)
+    close(f_inverse(x).squeeze(-1), z)
+    close(value, -log_slope(z))
+
+
 def some_transforms() -> dict[str, minflow.Transform]:
     torch.manual_seed(0)
     made = {
@@ -608,6 +904,11 @@ def some_transforms() -> dict[str, minflow.Transform]:
         "Planar": minflow.Planar(3),
         "Radial": minflow.Radial(3),
         "Sylvester": minflow.Sylvester(3, rank=2),
+        "Coupling": minflow.Coupling(3, minflow.Affine(), hidden=(8,)),
+        "ActNorm": minflow.ActNorm(3),
+        "Permute": minflow.Permute.of([2, 0, 1]),
+        "LU": minflow.LU(3),
+        "Support": minflow.Support([0.0, -math.inf, 1.0], [math.inf, 2.0, 4.0]),
         "Compose": minflow.Compose(
             minflow.TriangularAffine(3), minflow.Elementwise(3, minflow.LeakyReLU())
         ),
@@ -639,6 +940,30 @@ def test_transforms_as_the_sheet_writes_them() -> None:
     close(units.forward(z)[0], units.mean + units.std * z)
     close(units.inverse(z)[0], (z - units.mean) / units.std)
     close(units.forward(z)[1], units.std.log().sum())
+    norm = made["ActNorm"]
+    m, s = norm.shift, norm.log_scale.exp()
+    close(norm.forward(z)[0], m + s * z)
+    close(norm.inverse(z)[0], (z - m) / s)
+    close(norm.forward(z)[1], s.log().sum())
+    order = made["Permute"].order
+    for d in range(3):
+        assert made["Permute"].forward(z)[0][d] == z[order[d]]
+        assert made["Permute"].inverse(z)[0][order[d]] == z[d]
+    assert made["Permute"].forward(z)[1] == 0
+    lu = made["LU"]
+    lower, upper = lu.factors()
+    p = torch.eye(3, dtype=torch.float64)[lu.order]
+    close(lu.forward(z)[0], p @ lower @ upper @ z)
+    close(lu.inverse(z)[0], torch.linalg.inv(upper) @ torch.linalg.inv(lower) @ p.mT @ z)
+    close(lu.forward(z)[1], upper.diagonal().log().sum())
+    close(upper.diagonal(), (5 * torch.tanh(lu.raw_log_diagonal / 5)).exp())
+    assert lower.triu(1).count_nonzero() == upper.tril(-1).count_nonzero() == 0
+    assert (lower.diagonal() == 1).all()
+    box = made["Support"]
+    parts = [minflow.Support([a], [b]) for a, b in zip(box.lower, box.upper, strict=True)]
+    each = [part(column) for part, column in zip(parts, z.split(1), strict=True)]
+    close(box.forward(z)[0], torch.cat([x for x, _ in each]))
+    close(box.forward(z)[1], sum(value for _, value in each))
     first, last = made["Compose"]
     close(made["Compose"].forward(z)[0], last.forward(first.forward(z)[0])[0])
     close(made["Inverse"].forward(z)[0], made["Inverse"].transform.inverse(z)[0])
@@ -650,6 +975,14 @@ def test_standardize_takes_means_and_deviations_with_divisor_n() -> None:
     close(layer.mean, data.sum(0) / 3)
     close(layer.std, ((data - data.sum(0) / 3).square().sum(0) / 3).sqrt())
     assert not list(layer.parameters())
+
+
+def test_actnorm_starts_at_means_and_deviations_with_divisor_n() -> None:
+    data = torch.tensor([[1.0, -2.0], [4.0, 0.0], [1.0, 8.0]], dtype=torch.float64)
+    layer = minflow.ActNorm(2).double()
+    layer.initialize(data)
+    close(layer.shift, data.sum(0) / 3)
+    close(layer.log_scale.exp(), ((data - data.sum(0) / 3).square().sum(0) / 3).sqrt())
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 5])
@@ -814,14 +1147,14 @@ def test_sylvester_as_the_sheet_writes_it(dim: int, rank: int) -> None:
 
 
 def test_domains_as_the_sheet_writes_them() -> None:
-    line, unit = (-math.inf, math.inf), (0.0, 1.0)
-    said = {"line": line, "(0, 1)": unit}
+    line, unit, circle = (-math.inf, math.inf), (0.0, 1.0), (-math.pi, math.pi)
+    said = {"line": line, "(0, 1)": unit, "circle": circle}
     table = {row[0]: row[3] for row in rows("The library's maps") if len(row) == 5}
-    for name in (*SCALAR, "MixtureCDF"):
+    for name in (*SCALAR, *SPLINES, "MixtureCDF"):
         layer = minflow.Elementwise(2, getattr(minflow, name)())
         start, end = table[name].split(" → ")
-        assert minflow.transform.interval(layer.domain) == said[start], name
-        assert minflow.transform.interval(layer.codomain) == said[end], name
+        assert minflow.transform.interval(layer.domain) == pytest.approx(said[start]), name
+        assert minflow.transform.interval(layer.codomain) == pytest.approx(said[end]), name
 
 
 def test_every_map_of_the_library_is_on_the_sheet_and_checked() -> None:
@@ -831,9 +1164,9 @@ def test_every_map_of_the_library_is_on_the_sheet_and_checked() -> None:
         if isinstance(thing := getattr(minflow, name), type)
         and issubclass(thing, minflow.Transform | minflow.ScalarMap)
     } - {"Transform", "ScalarMap"}
-    assert public == {*SCALAR, "MixtureCDF", *some_transforms()}
+    assert public == {*SCALAR, *SPLINES, "MixtureCDF", *some_transforms()}
     activations = {f'"{name}"' for name in ACTIVATIONS}
-    assert names("The library's maps") == public | activations
+    assert names("The library's maps") == public | activations | {*COUPLINGS, *COLUMNS}
     assert minflow.planar.ACTIVATIONS.keys() == ACTIVATIONS.keys()
 
 

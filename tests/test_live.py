@@ -52,7 +52,9 @@ def output(figure: live.LiveFigure | None = None) -> str:
     return (figure or live.change_of_variables())._repr_mimebundle_()["text/html"]
 
 
-FIGURES = pytest.mark.parametrize("make", [live.change_of_variables, live.kl, live.planar])
+FIGURES = pytest.mark.parametrize(
+    "make", [live.change_of_variables, live.kl, live.planar, live.coupling, live.spline]
+)
 
 
 # ---- the output, in pure Python ------------------------------------------------------------
@@ -174,6 +176,48 @@ class Shown:
         for key in keys:
             self.page.keyboard.press(key)
         self.settle()
+
+    def click(self, name: str) -> None:
+        self.frame.get_by_role("button", name=name).click()
+        self.settle()
+
+    def pull(self, label: str, dx: float, dy: float, touch: bool) -> None:
+        """Drag a handle by so many pixels, dy upwards, by mouse or by finger."""
+        self.handle(label).scroll_into_view_if_needed()
+        self.settle()
+        box = self.handle(label).bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        way = [(x + dx * k / 8, y - dy * k / 8) for k in range(9)]
+        if touch:
+            send = self.page.context.new_cdp_session(self.page).send
+            for k, (px, py) in enumerate(way):
+                at = {
+                    "type": "touchMove" if k else "touchStart",
+                    "touchPoints": [{"x": px, "y": py}],
+                }
+                send("Input.dispatchTouchEvent", at)
+            send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        else:
+            self.page.mouse.move(x, y)
+            self.page.mouse.down()
+            for at in way:
+                self.page.mouse.move(*at)
+            self.page.mouse.up()
+            self.page.mouse.move(x, y)  # the button is up: nothing follows any more
+        self.settle()
+
+    def rate(self, label: str) -> float:
+        """Frames drawn in a second in which a handle is dragged about."""
+        box = self.handle(label).bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        before, start = self.frame.evaluate("[figure.frames, performance.now()]")
+        for k in range(120):
+            self.page.mouse.move(x + 20 * math.sin(k / 9), y + 20 * math.cos(k / 9))
+        after, stop = self.frame.evaluate("[figure.frames, performance.now()]")
+        self.page.mouse.up()
+        return (after - before) / (stop - start) * 1000
 
     def curve(self) -> None:
         self.frame.get_by_label("a rising curve").check()
@@ -1214,3 +1258,614 @@ def test_the_words_and_the_still_picture_of_the_layer_are_true(start):
 def test_a_layer_outside_the_figure_is_an_error(start, message):
     with pytest.raises(ValueError, match=message):
         live.planar(**start)
+
+
+# ---- an affine coupling layer --------------------------------------------------------------
+
+
+@pytest.fixture
+def show_coupling(show: Any) -> Any:
+    def open_figure(start: dict[str, Any] | None = None, **options: Any) -> Shown:
+        return show(shown=output(live.coupling(**start or {})), **options)
+
+    return open_figure
+
+
+def smooth(values: Any) -> Any:
+    """The function through the five knots: torch's own slopes there, and each cubic solved for."""
+    v = torch.tensor(values, **DOUBLE)
+    slopes = torch.gradient(v, spacing=1.5, edge_order=2)[0]
+    pieces = []
+    for k in range(4):
+        rows = [[(end * 1.5) ** p for p in range(4)] for end in (0, 1)]
+        rows += [[p * (end * 1.5) ** max(p - 1, 0) for p in range(4)] for end in (0, 1)]
+        ends = torch.stack([v[k], v[k + 1], slopes[k], slopes[k + 1]])
+        pieces.append(torch.linalg.solve(torch.tensor(rows, **DOUBLE), ends))
+
+    def at(z: Tensor) -> Tensor:
+        z = z.clamp(-3, 3)
+        k = ((z + 3) / 1.5).floor().long().clamp(0, 3)
+        r = z + 3 - 1.5 * k
+        return (torch.stack(pieces)[k] * r[..., None] ** torch.arange(4)).sum(-1)
+
+    return at
+
+
+def couple(state: dict[str, Any], z: Tensor) -> Tensor:
+    s, t = smooth(state["s"]), smooth(state["t"])
+    return torch.stack([z[..., 0], z[..., 1] * s(z[..., 0]).exp() + t(z[..., 0])], -1)
+
+
+COUPLINGS = [
+    {"s": s, "t": t, "z1": 0.7}
+    for s, t in [
+        ((-0.8, 0.4, -0.4, 0.6, 0.2), (1.0, -0.8, -0.4, 0.9, -0.3)),
+        ((0, 0, 0, 0, 0), (2.6, -0.1, -1, -0.1, 2.6)),
+        ((-1.5, -0.75, 0, 0.75, 1.5), (0, 0, 0, 0, 0)),
+        ((1.5, -1.5, 1.5, 1.5, -1.5), (3, 3, -3, 2, -3)),
+    ]
+]
+
+
+def test_the_coupling_and_its_log_det_agree_with_torch(show_coupling):
+    frame = show_coupling().frame
+    base = Normal(*torch.tensor([0, 1], **DOUBLE)).log_prob(POINTS).sum(-1).exp()
+    for state in COUPLINGS:
+        x, back, at, q = frame.evaluate(
+            """([s, zs]) => {
+              const xs = zs.map(z => figure.forward(s, z));
+              return [xs, xs.map(x => figure.inverse(s, x)), zs.map(z => figure.at(s, z[0])),
+                xs.map(x => figure.density(s, x))];
+            }""",
+            [state, POINTS.tolist()],
+        )
+        torch.testing.assert_close(torch.tensor(x, **DOUBLE), couple(state, POINTS))
+        torch.testing.assert_close(torch.tensor(back, **DOUBLE), POINTS)
+        z = POINTS.clone().requires_grad_()
+        rows = [torch.autograd.grad(couple(state, z)[:, i].sum(), z)[0] for i in (0, 1)]
+        jacobian = torch.stack(rows, -2)
+        log_det = torch.linalg.slogdet(jacobian).logabsdet
+        torch.testing.assert_close(torch.tensor([n["s"] for n in at], **DOUBLE), log_det)
+        torch.testing.assert_close(torch.tensor(q, **DOUBLE), base / log_det.exp())
+        assert (jacobian[:, 0] == torch.tensor([1, 0])).all()  # a vertical line stays one
+        n = frame.evaluate("s => figure.compute(s)", state)
+        s, t = (smooth(state[key])(torch.tensor(0.7, **DOUBLE)).item() for key in "st")
+        assert (n["s"], n["t"], n["logDet"]) == pytest.approx((s, t, s))
+        assert n["scale"] == pytest.approx(math.exp(s))
+        mass = frame.evaluate(
+            """s => {
+              let sum = 0;
+              for (let i = -90; i < 90; i++) for (let j = -600; j < 600; j++)
+                sum += figure.density(s, [(i + 0.5) / 20, (j + 0.5) / 20]);
+              return sum / 400;
+            }""",
+            state,
+        )
+        assert mass == pytest.approx(1, abs=2e-3), state
+
+
+def test_the_log_scale_stays_within_the_bound_that_is_said(show_coupling):
+    top = show_coupling().frame.evaluate(
+        """() => {
+          let top = 0;
+          for (let n = 0; n < 243; n++) {
+            const s = [0, 1, 2, 3, 4].map(k => 1.5 * (Math.floor(n / 3 ** k) % 3 - 1));
+            for (let z = -3; z <= 3; z += 0.0625) top = Math.max(top, figure.at({ s, t: s }, z).s);
+          }
+          return top;
+        }"""
+    )
+    assert top == pytest.approx(1.875)
+
+
+@pytest.mark.parametrize("label", ["s at z₁ = 0.0", "t at z₁ = −3.0", "t at z₁ = 3.0", "Ruler"])
+def test_the_coupling_answers_to_the_keyboard_and_stays_in_its_range(show_coupling, label):
+    figure = show_coupling()
+    handle, before = figure.handle(label), figure.value(label)
+    text = figure.frame.locator("body").inner_text()
+    words = handle.get_attribute("aria-valuetext")
+    assert min(handle.bounding_box()[side] for side in ("width", "height")) >= 24
+    figure.press(label, "ArrowUp")
+    assert figure.value(label) == pytest.approx(before + 0.05)
+    assert handle.get_attribute("aria-valuetext") != words
+    assert figure.frame.locator("body").inner_text() != text
+    figure.press(label, "Shift+ArrowDown", "PageUp", "ArrowLeft")
+    assert figure.value(label) == pytest.approx(before)
+    limit = 1.5 if label.startswith("s") else 3
+    for key, end in (("End", limit), ("Home", -limit)):
+        figure.press(label, key, "ArrowUp" if key == "End" else "ArrowDown")
+        assert figure.value(label) == end
+    figure.click("Reset")
+    assert figure.value(label) == pytest.approx(before)
+
+
+def test_tab_meets_every_knot_and_the_ruler(show_coupling):
+    figure = show_coupling()
+    figure.handle("s at z₁ = −3.0").focus()
+    met = []
+    for _ in range(11):
+        label = figure.frame.evaluate("document.activeElement.getAttribute('aria-label')")
+        met.append(label.split(" ")[0])
+        figure.page.keyboard.press("Tab")
+    assert met == ["s"] * 5 + ["t"] * 5 + ["Ruler"]
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_mouse_and_touch_shape_the_coupling(show_coupling, touch):
+    figure = show_coupling(width=390, has_touch=touch, is_mobile=touch)
+    figure.pull("s at z₁ = 1.5", 5, 18, touch)  # the panel is 72 pixels high, from -2 to 2
+    assert figure.value("s at z₁ = 1.5") == pytest.approx(0.6 + 18 * 4 / 72 - 0.1, abs=0.06)
+    figure.pull("t at z₁ = −1.5", 0, -10, touch)  # from -3.6 to 3.6
+    assert figure.value("t at z₁ = −1.5") == pytest.approx(-0.8 - 10 * 7.2 / 72, abs=0.06)
+    unit = figure.frame.evaluate("document.querySelector('canvas').clientWidth") / 6.8
+    figure.pull("Ruler", -2 * unit, 0, touch)
+    assert figure.value("Ruler") == pytest.approx(-1, abs=0.06)
+    n = figure.numbers()
+    text = figure.frame.locator("#values").inner_text().replace("−", "-")
+    assert f"s = {n['s']:.2f}" in text
+    assert f"t = {n['t']:.2f}" in text
+    assert f"= {math.exp(n['s']):.2f}" in text
+    assert f"log-det = s = {n['s']:.2f}" in text
+
+
+def test_the_examples_are_what_their_notes_say(show_coupling):
+    figure = show_coupling()
+    at = "[-2.6, -1, 0, 0.4, 2].map(z => figure.at(figure.state, z)).flatMap(v => [v.s, v.t])"
+
+    def found() -> dict[str, list[float]]:
+        values = figure.frame.evaluate(at)
+        return {"s": values[::2], "t": values[1::2]}
+
+    zs, hint, verdict = (
+        [-2.6, -1, 0, 0.4, 2],
+        *(figure.frame.locator(i) for i in ("#hint", "#verdict")),
+    )
+    start = figure.frame.evaluate("figure.state")
+    figure.click("Identity")
+    assert found() == {"s": [0] * 5, "t": [0] * 5}
+    assert "same length, not shifted" in verdict.inner_text()
+    figure.click("Shift only")
+    assert found()["s"] == [0] * 5
+    assert "here and everywhere" in verdict.inner_text()
+    assert figure.numbers()["volumeKept"]
+    figure.click("Banana")
+    assert found()["t"] == pytest.approx([0.4 * z * z - 1 for z in zs])
+    assert "t = 0.4 z₁² − 1" in hint.inner_text()
+    figure.frame.get_by_role("button", name="Funnel").focus()
+    figure.page.keyboard.press("Enter")
+    figure.settle()
+    assert found()["s"] == pytest.approx([z / 2 for z in zs])
+    assert found()["t"] == [0] * 5
+    assert "everywhere" not in verdict.inner_text()
+    figure.press("Ruler", "End")
+    assert f"length ×\u00a0{math.exp(1.5):.2f}, not shifted" in verdict.inner_text()
+    assert "Drag" in hint.inner_text()
+    figure.click("Reset")
+    assert figure.frame.evaluate("figure.state") == start
+
+
+def test_the_ruler_is_drawn_shifted_and_stretched(show_coupling):
+    figure = show_coupling({"s": (0, 0, 1, 0, 0), "t": (0, 0, -0.5, 0, 0), "z1": 0})
+    unit = figure.frame.evaluate("document.querySelector('canvas').clientHeight") / 8
+    whole = figure.frame.locator("canvas").nth(1).bounding_box()
+    ends = []
+    for ruler in figure.frame.locator(".ruler").all():
+        found = re.match(r"M[\d.]+ ([-\d.]+)V([-\d.]+)", ruler.get_attribute("d"))
+        ends.append([float(y) / unit for y in found.groups()])
+    bottom, top = ends[0]
+    assert bottom - top == pytest.approx(4)
+    shifted, stretched = [(top + bottom) / 2 + 0.5 - k * 2 * math.e for k in (-1, 1)]
+    assert ends[1] == pytest.approx([shifted, stretched], abs=0.02)
+    middle = figure.frame.locator("#stage .value").nth(3).bounding_box()
+    assert middle["y"] + middle["height"] / 2 == pytest.approx(whole["y"] + 4.5 * unit, abs=1)
+
+
+def test_the_coupling_says_its_numbers_once_it_rests(show_coupling):
+    figure = show_coupling()
+    figure.press("s at z₁ = 0.0", "ArrowUp")
+    figure.frame.wait_for_function("document.getElementById('said').textContent.includes('s(0.0)')")
+    said, n = figure.frame.get_by_role("status").inner_text(), figure.numbers()
+    assert said.startswith("s(0.0) = −0.35. Line z₁ = 1.00: length ×")
+    assert f"log-det = s = {n['logDet']:.2f}." in said
+    assert "*" not in said
+    assert "s(0.0) = −0.35" in figure.frame.locator("#stage svg").text_content()
+
+
+def test_the_shades_of_the_coupling_are_the_density(show_coupling):
+    """On planes that are higher than wide."""
+    figure = show_coupling()
+    read = """k => {
+      const c = document.querySelectorAll("canvas")[k], n = c.width;
+      const copy = new OffscreenCanvas(n, n).getContext("2d", { willReadFrequently: true });
+      copy.drawImage(c, 0, 0);
+      return [...copy.getImageData(0, 0, n, n).data];
+    }"""
+    n = figure.frame.evaluate("document.querySelector('canvas').width")
+    none = {"s": [0] * 5, "t": [0] * 5, "z1": 0}
+    for k, state in enumerate((none, figure.frame.evaluate("figure.state"))):
+        pixels = figure.frame.evaluate(read, k)
+        for i, j in ((n // 2, n // 2), (n // 3, n // 2), (n // 2, n // 4), (n // 3, 3 * n // 5)):
+            at = [(j + 0.5) / n * 6.8 - 3.4, 4 - (i + 0.5) / n * 8]
+            q = figure.frame.evaluate("([s, x]) => figure.density(s, x)", [state, at])
+            assert pixels[4 * (i * n + j) + 3] == pytest.approx(
+                190 * (1 - math.exp(-q / 0.12)), abs=1
+            )
+
+
+def test_shaping_the_coupling_keeps_up(show_coupling):
+    assert show_coupling().rate("t at z₁ = 0.0") > 10
+
+
+@pytest.mark.parametrize("width", [1280, 760, 390, 320])
+def test_the_coupling_fits_its_frame_and_keeps_its_height(show_coupling, width):
+    figure = show_coupling(width=width)
+    heights = {figure.height_where_all_fits(width)}
+    for button in ("Identity", "Shift only", "Banana", "Funnel"):
+        figure.click(button)
+        heights.add(figure.height_where_all_fits(width))
+    figure.press("s at z₁ = −3.0", "PageUp")
+    figure.press("Ruler", "Home")
+    heights.add(figure.height_where_all_fits(width))
+    if width >= 390:
+        assert len(heights) == 1
+    assert max(heights) <= live.coupling().height
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_in_the_coupling(show_coupling, theme):
+    assert show_coupling(theme=theme).violations() == []
+
+
+def strokes(d: str) -> list[Tensor]:
+    """The lines of a path of straight lines."""
+    return [
+        torch.tensor([list(map(float, p.split())) for p in part.split("L")], **DOUBLE)
+        for part in d.split("M")[1:]
+    ]
+
+
+def test_the_words_and_the_still_picture_of_the_coupling_are_true():
+    start = {"s": (0.5, -0.5, 1, 0.2, -1), "t": (1, 0, -2, 1.5, 3), "z1": -0.8}
+    figure = live.coupling(**start)
+    s, t = (smooth(start[key])(torch.tensor(-0.8, **DOUBLE)).item() for key in "st")
+    words = figure.words.replace("−", "-")
+    assert f"at z₁ = -0.8, s = {s:.2f} and t = {t:.2f}" in words
+    assert f"x₂ = {math.exp(s):.2f} z₂ - {-t:.2f}, with log-det s = {s:.2f}" in words
+    assert f"z₂ = (x₂ + {-t:.2f}) / {math.exp(s):.2f}" in words
+    paths = [p.get("d") or "" for p in ET.fromstring(figure.still).iter(f"{SVG}path")]
+
+    def plane(points: Tensor, middle: float) -> Tensor:
+        return (points - torch.tensor([middle, 266])) / torch.tensor([39, -39])
+
+    for d, key, middle, unit in ((paths[2], "s", 162.5, 14), (paths[3], "t", 477.5, 28 / 3.6)):
+        ((curve),) = strokes(d)
+        expected = smooth(start[key])((curve[:, 0] - middle) / 39)
+        torch.testing.assert_close((54 - curve[:, 1]) / unit, expected, rtol=0, atol=0.02)
+    for before, after in zip(strokes(paths[4]), strokes(paths[5]), strict=True):  # the discs
+        moved = couple(start, plane(before, 162.5))
+        torch.testing.assert_close(moved, plane(after, 477.5), rtol=0, atol=0.03)
+    assert len(strokes(paths[6])) == len(strokes(paths[7])) == 26
+    (one, *_), (two, *_) = strokes(paths[8]), strokes(paths[9])
+    moved = couple(start, plane(one, 162.5))
+    torch.testing.assert_close(moved, plane(two, 477.5), rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ({"s": (0, 0, 0, 0)}, r"got s=\(0, 0, 0, 0\)"),
+        ({"s": (0, 0, 1.6, 0, 0)}, "five values of s from -1.5 to 1.5"),
+        ({"t": (0, 0, float("nan"), 0, 0)}, "nan"),
+        ({"z1": 3.1}, "z1=3.1"),
+    ],
+)
+def test_a_coupling_outside_the_figure_is_an_error(start, message):
+    with pytest.raises(ValueError, match=message):
+        live.coupling(**start)
+
+
+# ---- a monotone spline ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def show_spline(show: Any) -> Any:
+    def open_figure(start: dict[str, Any] | None = None, **options: Any) -> Shown:
+        return show(shown=output(live.spline(**start or {})), **options)
+
+    return open_figure
+
+
+def spline_state(z: Any, x: Any, slope: Any, probe: float = 0.3) -> dict[str, Any]:
+    return {"z": z, "x": x, "slope": slope, "probe": probe, "chosen": 0}
+
+
+SPLINES = [
+    spline_state((-0.8, 0, 0.9), (-1.7, -0.2, 1.3), (0.7, 4, 0.7)),
+    spline_state((0,), (0,), (1,)),
+    spline_state((2.9,), (-2.9,), (10,)),
+    spline_state((-1, -0.9, 0.5), (-1, 1.9, 2), (0.1, 10, 0.1)),
+    spline_state(
+        (-2, -1.5, -1, 0, 1, 1.1, 2.9), (-2.9, -2.8, 0, 0.1, 1, 2, 2.1), (1, 5, 0.2, 1, 1, 9, 0.1)
+    ),
+]
+
+
+def rational(state: dict[str, Any], x: Tensor) -> Tensor:
+    """z by Gregory and Delbourgo's own form of the rational quadratic, P/Q, and not the figure's."""
+    xs, zs, d = (
+        torch.tensor([end, *values, -end * sign], **DOUBLE)
+        for end, values, sign in [
+            (-3, state["x"], 1),
+            (-3, state["z"], 1),
+            (1, [1 / v for v in state["slope"]], -1),
+        ]
+    )
+    k = (torch.searchsorted(xs, x.detach().contiguous(), right=True) - 1).clamp(0, len(xs) - 2)
+    w = xs[k + 1] - xs[k]
+    r, rate = (x - xs[k]) / w, (zs[k + 1] - zs[k]) / w
+    low, high = zs[k] * (1 - r) ** 2, zs[k + 1] * r**2
+    over = high + (zs[k] * d[k + 1] + zs[k + 1] * d[k]) / rate * r * (1 - r) + low
+    z = over / (r**2 + (d[k + 1] + d[k]) / rate * r * (1 - r) + (1 - r) ** 2)
+    return torch.where(x.abs() < 3, z, x)
+
+
+def test_the_spline_and_its_density_agree_with_torch(show_spline):
+    frame = show_spline().frame
+    for state in SPLINES:
+        x = torch.linspace(-4, 4, 1601, **DOUBLE).requires_grad_()
+        z = rational(state, x)
+        (rate,) = torch.autograd.grad(z.sum(), x)
+        found = frame.evaluate(
+            "([s, xs]) => xs.map(x => figure.at(s, x)).map(v => [v.z, v.dzdx, v.density])",
+            [state, x.tolist()],
+        )
+        z, x = z.detach(), x.detach()
+        density = Normal(*torch.tensor([0, 1], **DOUBLE)).log_prob(z).exp() * rate
+        torch.testing.assert_close(
+            torch.tensor(found, **DOUBLE), torch.stack([z, rate, density], -1), rtol=1e-7, atol=1e-9
+        )
+        assert (z.diff() > 0).all()
+        assert (rate > 0).all()
+        # at the knots it is what the handles say
+        knots = frame.evaluate("s => s.x.map(x => figure.at(s, x))", state)
+        assert [n["z"] for n in knots] == pytest.approx(state["z"])
+        assert [1 / n["dzdx"] for n in knots] == pytest.approx(state["slope"])
+        # and at the probe
+        n = frame.evaluate("s => figure.compute(s)", state)
+        at = torch.tensor(0.3, **DOUBLE).requires_grad_()
+        z = rational(state, at)
+        (rate,) = torch.autograd.grad(z, at)
+        assert n["z"] == pytest.approx(z.item())
+        assert n["slope"] == pytest.approx(1 / rate.item())
+        assert n["logDet"] == pytest.approx(rate.log().item())
+        log_prob = Normal(0.0, 1.0).log_prob(z.detach()) + rate.log()
+        assert n["logProb"] == pytest.approx(log_prob.item(), abs=1e-6)
+        assert n["bins"] == len(state["x"]) + 1
+
+
+def test_the_density_of_the_spline_integrates_to_one(show_spline):
+    frame = show_spline().frame
+    for state in SPLINES:
+        mass = frame.evaluate(
+            """s => {
+              let sum = 0;
+              for (let k = -80000; k < 80000; k++) sum += figure.at(s, (k + 0.5) / 16000).density;
+              return sum / 16000;
+            }""",
+            state,
+        )
+        assert mass == pytest.approx(NormalDist().cdf(5) * 2 - 1, abs=1e-6), state
+
+
+def test_outside_its_box_the_spline_is_the_identity(show_spline):
+    figure = show_spline()
+    figure.press("Point x", "End")
+    n = figure.numbers()
+    assert (n["x"], n["z"], n["slope"], n["logDet"]) == (4, 4, 1, 0)
+    cells = [c.inner_text().replace("−", "-") for c in figure.frame.locator("#sum td").all()]
+    assert cells == ["4.00", "4.00", "1.00", "-8.92", "0.00", "-8.92"]
+
+
+@pytest.mark.parametrize("label", ["Knot 1, z", "Knot 2, x", "Knot 2, log", "Point x"])
+def test_the_spline_answers_to_the_keyboard_and_stays_in_its_range(show_spline, label):
+    figure = show_spline()
+    up, down = ("Right", "Left") if label.endswith("z") else ("Up", "Down")
+    handle, before = figure.handle(label), figure.value(label)
+    words = handle.get_attribute("aria-valuetext")
+    assert min(handle.bounding_box()[side] for side in ("width", "height")) >= 24
+    text = figure.frame.locator("body").inner_text()
+    figure.press(label, f"Arrow{up}")
+    assert figure.value(label) == pytest.approx(
+        before + 0.05, abs=0.026
+    )  # to the next of its steps
+    assert handle.get_attribute("aria-valuetext") != words
+    assert figure.frame.locator("body").inner_text() != text
+    for key, end in (("End", "aria-valuemax"), ("Home", "aria-valuemin")):
+        figure.press(label, key, f"Arrow{up}" if key == "End" else f"Arrow{down}")
+        assert figure.value(label) == float(handle.get_attribute(end))
+        state = figure.frame.evaluate("figure.state")
+        for knots in (state["z"], state["x"]):
+            ends = [-3, *knots, 3]
+            assert all(b - a > 0.1 - 1e-9 for a, b in itertools.pairwise(ends))
+        assert all(0.1 - 1e-9 <= slope <= 10 + 1e-9 for slope in state["slope"])
+    figure.click("Reset")
+    assert figure.value(label) == pytest.approx(before, abs=1e-3)
+
+
+def test_tab_goes_from_a_knot_to_its_slope_and_on(show_spline):
+    figure = show_spline()
+    figure.handle("Knot 1, z").focus()
+    met = []
+    for _ in range(10):
+        figure.settle()
+        label = figure.frame.evaluate("document.activeElement.getAttribute('aria-label')")
+        met.append(label.replace("Knot ", "").replace(", ", "")[:2])
+        figure.page.keyboard.press("Tab")
+    assert met == ["1z", "1x", "1l", "2z", "2x", "2l", "3z", "3x", "3l", "Po"]
+    assert figure.frame.evaluate("figure.state.chosen") == 2
+    figure.press("Knot 1, z", "ArrowUp")  # an arrow key moves the knot its own way
+    assert figure.frame.evaluate("figure.state.x[0]") == -1.65
+    assert figure.frame.evaluate("figure.state.z[0]") == -0.8
+    assert "Knot 1 of 3" in figure.frame.locator("#verdict").inner_text()
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_mouse_and_touch_drag_the_knots_their_slopes_and_the_point(show_spline, touch):
+    figure = show_spline(width=390, has_touch=touch, is_mobile=touch)
+    box = figure.frame.locator(".box").bounding_box()
+    unit = box["width"] / 6
+    figure.pull("Knot 1, z", -0.7 * unit, 0.5 * unit, touch)
+    state = figure.frame.evaluate("figure.state")
+    assert (state["z"][0], state["x"][0]) == pytest.approx((-1.5, -1.2), abs=0.06)
+    assert state["chosen"] == 0
+    figure.pull("Knot 1, z", 6 * unit, 6 * unit, touch)  # no further than the next knot
+    state = figure.frame.evaluate("figure.state")
+    assert (state["z"][0], state["x"][0]) == pytest.approx((-0.1, -0.3))
+    figure.pull("Knot 1, z", -1.4 * unit, -0.9 * unit, touch)
+    # turn the slope: 0.7 to about 2, by the square's way round the knot
+    arm = [30 / math.hypot(1, s) * v for s, k in ((0.7, -1), (2, 1)) for v in (k, k * s)]
+    figure.pull("Knot 1, log", arm[0] + arm[2], arm[1] + arm[3], touch)
+    assert figure.frame.evaluate("figure.state.slope[0]") == pytest.approx(2, rel=0.1)
+    figure.pull("Point x", 0, -2 * unit, touch)
+    assert figure.numbers()["x"] == pytest.approx(-0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_of_two_knots_that_overlap_the_nearer_one_is_dragged(show_spline, touch):
+    figure = show_spline(
+        {"z": (-0.1, 0, 0.1), "x": (-0.1, 0, 0.1), "slope": (1, 1, 1)},
+        has_touch=touch,
+    )
+    for k, step in ((2, 30), (0, -30), (1, 20)):
+        before = figure.frame.evaluate("figure.state")
+        figure.pull(f"Knot {k + 1}, z", step, step, touch)
+        after = figure.frame.evaluate("figure.state")
+        assert after["chosen"] == k
+        assert [j for j in range(3) if after["x"][j] != before["x"][j]] == [k]
+
+
+def test_knots_come_and_go_between_two_bins_and_eight(show_spline):
+    figure = show_spline()
+    add, remove = (figure.frame.locator(f"#{name}") for name in ("add", "remove"))
+    for bins in (5, 6, 7, 8):
+        before = figure.frame.evaluate("figure.state")
+        add.click()
+        n, state = figure.numbers(), figure.frame.evaluate("figure.state")
+        k = state["chosen"]
+        assert n["bins"] == bins
+        at = figure.frame.evaluate("([s, x]) => figure.at(s, x)", [before, state["x"][k]])
+        assert state["z"][k] == pytest.approx(at["z"], abs=1e-3)  # on the curve, with its slope
+        assert state["slope"][k] == pytest.approx(1 / at["dzdx"], abs=1e-3)
+        assert f"Knot {k + 1} added" in figure.frame.locator("#hint").inner_text()
+        xs = [-3 + 0.05 * j for j in range(121)]
+        old, new = (
+            figure.frame.evaluate("([s, xs]) => xs.map(x => figure.at(s, x).z)", [s, xs])
+            for s in (before, state)
+        )
+        assert max(abs(a - b) for a, b in zip(old, new, strict=True)) < 0.1
+    assert add.get_attribute("aria-disabled") == "true"
+    add.click(force=True)
+    assert figure.numbers()["bins"] == 8
+    assert figure.frame.get_by_role("slider", name=re.compile("Knot ., z")).count() == 7
+    figure.handle("Knot 3, z").focus()
+    figure.settle()
+    state = figure.frame.evaluate("figure.state")
+    figure.click("Remove knot 3")
+    assert figure.frame.evaluate("figure.state.x") == state["x"][:2] + state["x"][3:]
+    for _ in range(5):
+        remove.click()
+    assert remove.get_attribute("aria-disabled") == "true"
+    remove.click(force=True)
+    assert figure.numbers()["bins"] == 2
+    figure.click("Identity")
+    assert figure.numbers()["slope"] == pytest.approx(1)
+    assert figure.numbers()["z"] == pytest.approx(figure.numbers()["x"])
+    figure.click("Reset")
+    assert figure.numbers()["bins"] == 4
+
+
+def test_no_knot_is_added_where_no_bin_has_room(show_spline):
+    frame = show_spline().frame
+    stairs = spline_state(
+        (-2.9, -1.1, -1, 0.8, 0.9, 2.9), (-1.6, -1.5, 0.3, 0.4, 2.8, 2.9), (1,) * 6
+    )
+    assert frame.evaluate("s => figure.added(s)", stairs) is None
+
+
+def test_the_spline_says_its_numbers_once_it_rests(show_spline):
+    figure = show_spline()
+    figure.press("Knot 2, log", "ArrowUp")
+    figure.frame.wait_for_function("document.getElementById('said').textContent.includes('4.26')")
+    said, n = figure.frame.get_by_role("status").inner_text(), figure.numbers()
+    assert "Knot 2 of 3: z = 0.00, x = −0.20, slope 4.26." in said
+    words = f"At x = 1.50: z = {n['z']:.2f}, slope {n['slope']:.2f}, log p(x) = "
+    assert words in said
+    assert said.replace("−", "-").endswith(f" = {n['logProb']:.2f}.")
+
+
+def test_turning_the_spline_keeps_up(show_spline):
+    assert show_spline().rate("Knot 2, z") > 10
+
+
+@pytest.mark.parametrize("width", [1280, 760, 390, 320])
+def test_the_spline_fits_its_frame_and_keeps_its_height(show_spline, width):
+    figure = show_spline(width=width)
+    heights = {figure.height_where_all_fits(width)}
+    figure.press("Knot 2, log", "Home")
+    figure.press("Point x", "Home")
+    heights.add(figure.height_where_all_fits(width))
+    for button in ("Add a knot", "Add a knot", "Remove", "Identity"):
+        figure.click(button)
+        heights.add(figure.height_where_all_fits(width))
+    if width >= 390:
+        assert len(heights) == 1
+    assert max(heights) <= live.spline().height
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_in_the_spline(show_spline, theme):
+    assert show_spline(theme=theme).violations() == []
+
+
+def test_the_words_and_the_still_picture_of_the_spline_are_true():
+    start = {"z": (-1.5, 0.5), "x": (-0.5, 1.5), "slope": (2, 0.25), "probe": 1.0}
+    figure, state = live.spline(**start), spline_state(**start)
+    x = torch.tensor(1.0, **DOUBLE).requires_grad_()
+    z = rational(state, x)
+    (rate,) = torch.autograd.grad(z, x)
+    logs = Normal(0.0, 1.0).log_prob(z.detach()).item(), rate.log().item()
+    words = figure.words.replace("−", "-")
+    assert "rational-quadratic spline of 3 bins from -3 to 3" in words
+    assert "(-1.5, -0.5), (0.5, 1.5) with slopes 2, 0.25" in words
+    assert f"At x = 1: z = {z.item():.2f} and dx/dz = {1 / rate.item():.2f}" in words
+    sign = "-" if logs[1] < 0 else "+"
+    assert f"{logs[0]:.2f} {sign} {abs(logs[1]):.2f} = {sum(logs):.2f}" in words
+    paths = [p.get("d") or "" for p in ET.fromstring(figure.still).iter(f"{SVG}path")]
+    (curve,), (base,), (data,) = (strokes(paths[k]) for k in (2, 5, 6))
+    place = (curve - torch.tensor([200, 190])) / torch.tensor([40, -40])
+    torch.testing.assert_close(rational(state, place[:, 1]), place[:, 0], rtol=0, atol=0.02)
+    assert area(paths[5]) / (40 * 130) == pytest.approx(1, rel=2e-3)
+    x = ((190 - data[:, 1]) / 40).requires_grad_()
+    z = rational(state, x)
+    (rate,) = torch.autograd.grad(z.sum(), x)
+    density = Normal(0.0, 1.0).log_prob(z.detach()).exp() * rate
+    wide = 210 / density.max()
+    torch.testing.assert_close((data[:, 0] - 380) / wide, density, rtol=0, atol=0.02)
+    assert len(base) == 161
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ({"z": (0, 0.05, 1)}, r"z=\(0, 0.05, 1\)"),
+        ({"x": (0, -1, 1)}, "at least 0.1 apart"),
+        ({"z": (), "x": (), "slope": ()}, "1 to 7 knots"),
+        ({"slope": (1, 1)}, r"slope=\(1, 1\)"),
+        ({"slope": (1, 11, 1)}, "slopes from 0.1 to 10"),
+        ({"x": (-1, float("nan"), 1)}, "nan"),
+        ({"probe": 5}, "probe=5"),
+    ],
+)
+def test_a_spline_outside_the_figure_is_an_error(start, message):
+    with pytest.raises(ValueError, match=message):
+        live.spline(**start)

@@ -107,6 +107,26 @@ def test_the_api_page_documents_all_that_is_public() -> None:
         assert hasattr(__import__(module, fromlist=[attribute]), attribute), name
 
 
+def test_the_table_of_ready_made_flows_has_their_options() -> None:
+    text = (BOOK / "api.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| \{py:func\}`\w+\(dim, …\) <minflow\.(\w+)>` \| ([^|]*) \| (\d) ", text, re.M
+    )
+    flows = {name for name in vars(minflow.recipes) if name in minflow.__all__} & {
+        name for name in minflow.__all__ if inspect.isfunction(getattr(minflow, name))
+    }
+    assert {name for name, _, _ in rows} == flows
+    common = {"context_dim": "0", "hidden": "(64, 64)"}
+    for name, options, smallest in rows:
+        make = getattr(minflow, name)
+        said = dict(re.findall(r"`(\w+)=([^`]*)`", options)) | common
+        parameters = list(inspect.signature(make).parameters.values())
+        assert said == {p.name: repr(p.default).replace("'", '"') for p in parameters[1:]}, name
+        assert make(int(smallest)).transform.dim == int(smallest)
+        with pytest.raises(ValueError, match="dim"):
+            make(int(smallest) - 1)
+
+
 CITED = re.compile(r"(?:arXiv:|arxiv\.org/(?:abs|pdf)/)(\d{4}\.\d{4,5})|\b(10\.\d{4,}/[\w./-]+\w)")
 
 

@@ -1,7 +1,5 @@
 """Planar, radial and Sylvester layers: inverses under hostile parameters, and their gradients."""
 
-import inspect
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -306,53 +304,12 @@ def test_with_a_context_a_layer_is_the_one_whose_parameters_the_network_makes(ma
         torch.testing.assert_close(one, other)
 
 
-# --- Ready-made flows. ---
-
-RECIPES = {
-    name: recipe
-    for name, recipe in vars(mf.recipes).items()
-    if inspect.isfunction(recipe) and name[0] != "_" and recipe.__module__ == "minflow.recipes"
-}
-
-
-def test_every_recipe_is_public_and_names_its_options_alike():
-    assert len(RECIPES) >= 3
-    for name, recipe in RECIPES.items():
-        assert name in mf.__all__
-        options = inspect.signature(recipe).parameters
-        assert next(iter(options)) == "dim"
-        assert {"layers", "context_dim", "hidden"} <= set(options)
-        assert all(o.kind is o.KEYWORD_ONLY for o in list(options.values())[1:])
-        assert options["hidden"].default == (64, 64) and options["context_dim"].default == 0
-
-
-@pytest.mark.parametrize("dim", [1, 2, 5])
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_a_recipe_gives_a_flow_of_its_size_close_to_its_base(recipe, dim):
-    flow = recipe(dim, layers=3)
-    assert isinstance(flow, mf.Flow) and (flow.dim, flow.context_dim) == (dim, 0)
-    assert len(flow.transform) == 4
-    x = torch.randn(6, dim)
-    torch.testing.assert_close(flow.log_prob(x), flow.base.log_prob(x), atol=1e-4, rtol=0)
-    assert len(recipe(dim, layers=0).transform) == 1
-
-
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_a_conditional_recipe_scores_and_samples_with_its_context(recipe):
-    flow = recipe(2, layers=2, context_dim=3, hidden=(8,))
-    context = torch.randn(4, 3)
-    assert flow.sample(5, context).shape == (5, 4, 2)
-    assert flow.log_prob(torch.zeros(4, 2), context).shape == (4,)
+# --- What a layer cannot be made of; the ready-made flows are in test_recipes.py. ---
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: mf.planar_flow(0), "dim must be a whole number, at least 1; got 0"),
-        (lambda: mf.planar_flow(2, layers=-1), "layers must be a whole number, at least 0; got -1"),
-        (lambda: mf.radial_flow(2, layers=1.5), "layers must be .* got 1.5"),
-        (lambda: mf.planar_flow(2, activation="relu"), "'tanh' or 'leaky_relu'; got 'relu'"),
-        (lambda: mf.sylvester_flow(2, rank=3), "rank must be a whole number from 1 to 2; got 3"),
         (lambda: mf.Sylvester(2, rank=0), "from 1 to 2; got 0"),
         (lambda: mf.Planar(2, context_dim=1, hidden=(0,)), r"hidden must be .* got \(0,\)"),
         (lambda: mf.Radial(2, hidden=64), "hidden must be a tuple of whole numbers.* got 64"),

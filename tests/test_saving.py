@@ -1,6 +1,7 @@
 """save and load: the same flow back, and a clear word for every damaged file."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import minflow as mf
+from minflow.transform import interval
 
 OWN = [name for name in CONTRACT if not name.startswith(("Conditional", "Starts", "Compose"))]
 
@@ -36,14 +38,21 @@ def a_flow():
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_own_flows_come_back_without_help(tmp_path, name, dtype):
-    transform = CONTRACT[name].make(3)
-    base = None if name != "Elementwise[Logit]" else torch.distributions.Uniform(0, torch.ones(3))
-    flow = moved(mf.Flow(transform, base)).to(dtype)
+    def make():
+        transform, base = CONTRACT[name].make(3), None
+        if interval(transform.domain) == (0, 1):
+            base = torch.distributions.Uniform(0, torch.ones(3))
+        elif interval(transform.domain) != (-math.inf, math.inf):  # the circle
+            base = torch.distributions.Uniform(
+                *(math.pi * torch.tensor([[-1.0], [1.0]]).expand(2, 3))
+            )
+        return mf.Flow(transform, base).to(dtype)
+
+    flow = moved(make())
     mf.save(flow, tmp_path / "flow")
-    if base is None:
-        again = mf.load(tmp_path / "flow")
-    else:
-        again = mf.load(tmp_path / "flow", mf.Flow(CONTRACT[name].make(3), base).to(dtype))
+    # A base of torch's, or a network of one's own, cannot be described: such a flow is filled.
+    foreign = not isinstance(flow.base, mf.StandardNormal) or name == "Coupling[MixtureCDF]"
+    again = mf.load(tmp_path / "flow", make() if foreign else None)
     assert repr(again) == repr(flow)
     x = torch.rand(5, 3, dtype=dtype)
     context = torch.rand(5, flow.context_dim, dtype=dtype) if flow.context_dim else None

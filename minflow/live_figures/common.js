@@ -1,4 +1,4 @@
-// What every live figure shares: the page's theme, the frame's height, sliders, numbers in words.
+// What every live figure shares: the page's theme, the frame's height, sliders, words, a shaded plane.
 
 export const clamp = (v, lo, hi) => Math.min(hi, Math.max(lo, v));
 export const fixed = (v, digits = 2) => {
@@ -13,7 +13,7 @@ export const grid = (lo, hi, n) => Array.from({ length: n + 1 }, (_, i) => lo + 
 const hostFrame = () => { try { return window.frameElement; } catch { return null; } };
 
 // Follow the light or dark theme of the host page, else of the system.
-export function followTheme() {
+function followTheme() {
   const frame = hostFrame();
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -54,13 +54,27 @@ export function followTheme() {
 }
 
 // Make the frame as tall as its content. In a frame of another origin the height set by CSS stays.
-export function fitHeight(content) {
+function fitHeight(content) {
   const frame = hostFrame();
   if (!frame) return;
   document.documentElement.style.overflow = "hidden";
   new ResizeObserver(() => {
     frame.style.height = `${Math.ceil(content.getBoundingClientRect().bottom)}px`;
   }).observe(content);
+}
+
+// Begin a figure: lay it out for the stage's width, draw it, and do so anew when the width changes;
+// draw it anew in another theme too, since a canvas holds colours of its own.
+export function begin(stage, layout, draw) {
+  followTheme();
+  new MutationObserver(oncePerFrame(draw)).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
+  let width = 0;
+  new ResizeObserver(() => {
+    if (!stage.clientWidth || stage.clientWidth === width) return;
+    width = stage.clientWidth;
+    layout(); draw();
+  }).observe(stage);
+  fitHeight(document.querySelector("figure"));
 }
 
 // Call draw at most once a frame.
@@ -87,11 +101,30 @@ export function svg(parent, name, attributes = {}, text = "") {
   return el;
 }
 
-// A text in which *p* stands for p in italics.
+// In these words *p* stands for p in italics: bare, as elements of HTML, and as a text of SVG.
+export const plain = (text) => text.replaceAll("*", "");
+export const rich = (text) => text.split("*").map((t, i) => {
+  const el = document.createElement(i % 2 ? "i" : "span");
+  el.textContent = t;
+  return el;
+});
 export function label(parent, attributes, text) {
   const el = svg(parent, "text", attributes);
   text.split("*").forEach((t, i) => svg(el, "tspan", i % 2 ? { class: "m" } : {}, t));
   return el;
+}
+
+// Shade a plane, x from -X to X and y from -Y to Y, by a density: the darker the denser, on one scale.
+export function paint(canvas, density, colour, X, Y = X) {
+  const n = canvas.width, brush = canvas.getContext("2d"), image = brush.createImageData(n, n);
+  const rgb = [1, 3, 5].map((k) => parseInt(colour.slice(k, k + 2), 16));
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j < n; j++) {
+      const q = density([(j + 0.5) / n * 2 * X - X, Y - (i + 0.5) / n * 2 * Y]);
+      image.data.set([...rgb, 190 * (1 - Math.exp(-q / 0.12))], 4 * (i * n + j));
+    }
+  }
+  brush.putImageData(image, 0, 0);
 }
 
 export const path = (points) => "M" + points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L");
@@ -154,4 +187,28 @@ export function slider(stage, { label, vertical = false, touch = "none", step, b
       el.setAttribute("aria-valuetext", text(value));
     },
   };
+}
+
+// A handle that moves both ways, as two sliders in one place: a pointer moves both, and an arrow key
+// the one of its direction. options, beyond those of slider: labels, range(i), get() -> [a, b],
+// set([a, b]), text(), under(event) -> the point under a pointer. Returns the two sliders.
+export function knob(stage, { labels, step, big, range, get, set, text, under }) {
+  const sliders = labels.map((label, i) => slider(stage, {
+    label, vertical: i === 1, step, big, text, range: () => range(i), get: () => get()[i],
+    set: (v) => set(get().map((old, j) => j === i ? v : old)),
+  }));
+  sliders[1].el.classList.add("second");
+  sliders.forEach(({ el }, i) => el.addEventListener("keydown", (event) => {
+    const other = { ArrowLeft: 0, ArrowRight: 0, ArrowUp: 1, ArrowDown: 1 }[event.key] ?? i;
+    if (other === i) return;
+    event.stopImmediatePropagation();
+    event.preventDefault();
+    sliders[other].el.focus();
+    sliders[other].el.dispatchEvent(new KeyboardEvent("keydown", event));
+  }, true));
+  drag(sliders[0].el, (event) => {
+    const from = under(event), origin = get();
+    return (later) => set(under(later).map((v, i) => clamp(toStep(v + origin[i] - from[i], step), ...range(i))));
+  });
+  return sliders;
 }
