@@ -91,7 +91,6 @@ class TriangularAffine(Transform):
                 f"diagonal lies between e^-{cls.BOUND:g} and e^{cls.BOUND:g}: leave out "
                 "columns that depend on others, and let the rest pass a Standardize"
             )
-        layer = cls(rows.shape[1])
         layer = cls(rows.shape[1]) if like is None else cls(rows.shape[1]).to(like)
         with torch.no_grad():
             layer.shift.copy_(rows.mean(0))
@@ -234,7 +233,8 @@ class ActNorm(Transform):
     After `initialize`, which `fit` calls, what arrives as x leaves as z with mean 0 and
     standard deviation 1 in each coordinate: so every layer of a deep flow starts on data
     of one scale. That happens once. The state holds a flag, so a flow that was loaded,
-    or is fitted again, keeps what it has learned.
+    or is fitted again, keeps what it has learned. (`fit_energy` has no data, and makes no
+    start.)
 
     Args:
         dim: D.
@@ -332,7 +332,7 @@ class Permute(Transform):
 
 
 class LU(Transform):
-    """x = P L U z: any mix of coordinates that a matrix can make, at a cheap log-det.
+    """x = P L U z: a learned linear mix of the coordinates, at a cheap log-det.
 
         log|det df/dz| = Σ_d log U_dd
 

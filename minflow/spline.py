@@ -29,9 +29,9 @@ class Spline(ScalarMap):
     It is evaluated from x to z: in a bin of width w and height h from the knot (x₀, z₀)
     to the next, with the slopes s = h/w of the chord and d₀, d₁ at the two knots,
 
-        ξ = (x − x₀) / w,  c = d₀ + d₁ − 2s,
-        z = z₀ + h (s ξ² + d₀ ξ(1 − ξ)) / (s + c ξ(1 − ξ)),
-        dz/dx = s² (d₁ ξ² + 2s ξ(1 − ξ) + d₀ (1 − ξ)²) / (s + c ξ(1 − ξ))².
+        ξ = (x − x₀) / w,  δ = d₀ + d₁ − 2s,
+        z = z₀ + h (s ξ² + d₀ ξ(1 − ξ)) / (s + δ ξ(1 − ξ)),
+        dz/dx = s² (d₁ ξ² + 2s ξ(1 − ξ) + d₀ (1 − ξ)²) / (s + δ ξ(1 − ξ))².
 
     The 3K − 1 parameters are the logits of K widths and of K heights, and K − 1 raw
     log-slopes: an inner knot's slope is the harmonic mean of its two bins' s, times eʳ

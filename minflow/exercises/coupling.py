@@ -934,10 +934,10 @@ BUG = Exercise(
 # 5.7
 
 
-def conv1x1(z, W):
-    x = torch.einsum("ij,...jhw->...ihw", W, z)
+def conv1x1(z, M):
+    x = torch.einsum("ij,...jhw->...ihw", M, z)
     height, width = z.shape[-2:]
-    one_pixel = torch.linalg.slogdet(W).logabsdet
+    one_pixel = torch.linalg.slogdet(M).logabsdet
     log_det = height * width * one_pixel
     return x, log_det.expand(z.shape[:-3])
 
@@ -961,9 +961,9 @@ def _image_cases(rng):
 def _log_det_as(change):
     """The right image, and another number in place of its log-det."""
 
-    def answer(z, W):
-        x, log_det = conv1x1(z, W)
-        return x, change(log_det, z, W)
+    def answer(z, M):
+        x, log_det = conv1x1(z, M)
+        return x, change(log_det, z, M)
 
     return answer
 
@@ -972,26 +972,26 @@ def _each(z, number):
     return number.expand(z.shape[:-3])
 
 
-def _conv_by_torch(z, W):
+def _conv_by_torch(z, M):
     images = z.reshape(-1, *z.shape[-3:])
-    x = torch.nn.functional.conv2d(images, W[:, :, None, None])
-    one = torch.linalg.svdvals(W).log().sum()
+    x = torch.nn.functional.conv2d(images, M[:, :, None, None])
+    one = torch.linalg.svdvals(M).log().sum()
     pixels = z.shape[-1] * z.shape[-2]
     return x.reshape(z.shape), one.repeat(len(images)).reshape(z.shape[:-3]) * pixels
 
 
-def _conv_as_one_matrix(z, W):
+def _conv_as_one_matrix(z, M):
     """An image as one long vector, and one large matrix for it."""
     pixels = z.shape[-2] * z.shape[-1]
-    large = torch.kron(W, torch.eye(pixels, dtype=W.dtype))
+    large = torch.kron(M, torch.eye(pixels, dtype=M.dtype))
     x = z.flatten(-3) @ large.mT
     return x.reshape(z.shape), _each(z, torch.linalg.slogdet(large).logabsdet)
 
 
-def _conv_numpy(z, W):
-    z, W = np.asarray(z), np.asarray(W)
-    x = np.moveaxis(np.moveaxis(z, -3, -1) @ W.T, -1, -3)
-    log_det = z.shape[-1] * z.shape[-2] * np.linalg.slogdet(W)[1]
+def _conv_numpy(z, M):
+    z, M = np.asarray(z), np.asarray(M)
+    x = np.moveaxis(np.moveaxis(z, -3, -1) @ M.T, -1, -3)
+    log_det = z.shape[-1] * z.shape[-2] * np.linalg.slogdet(M)[1]
     return x, np.full(z.shape[:-3], log_det)
 
 
@@ -1004,96 +1004,96 @@ CONV = Exercise(
     insight="One small determinant, counted once for every pixel. A full matrix for a picture of 32 × 32 pixels and 12 channels would "
     "have 12,288 rows; this one has 12.",
     hints=(
-        "The same matrix W maps the C channels of each pixel, and no pixel sees another. What does the large Jacobian of a whole "
+        "The same matrix M maps the C channels of each pixel, and no pixel sees another. What does the large Jacobian of a whole "
         "image look like, if you list the numbers pixel by pixel?",
-        "It has W once for each pixel on its diagonal. Use `torch.linalg.slogdet(W).logabsdet`, since determinants may be negative or "
+        "It has M once for each pixel on its diagonal. Use `torch.linalg.slogdet(M).logabsdet`, since determinants may be negative or "
         "too small for a float, and give each image of the batch its number: `expand(z.shape[:-3])`.",
     ),
-    why="J is block diagonal with one W for each of the H·W pixels, so log|det J| = H·W·log|det W|. It is the same for every image.",
+    why="J is block diagonal with one M for each of the H·W pixels, so log|det J| = H·W·log|det M|. It is the same for every image.",
     mistakes=(
         Mistake(
-            _log_det_as(lambda _, z, W: _each(z, torch.linalg.slogdet(W).logabsdet)),
-            "this is the log-det of one pixel. Every pixel is mapped by W.",
+            _log_det_as(lambda _, z, M: _each(z, torch.linalg.slogdet(M).logabsdet)),
+            "this is the log-det of one pixel. Every pixel is mapped by M.",
         ),
         Mistake(
-            _log_det_as(lambda right, z, W: right * z.shape[-3]),
-            "you count the channels too. log|det W| already speaks for all channels of a pixel.",
+            _log_det_as(lambda right, z, M: right * z.shape[-3]),
+            "you count the channels too. log|det M| already speaks for all channels of a pixel.",
         ),
         Mistake(
             _log_det_as(
-                lambda _, z, W: _each(z, z.shape[-2] * torch.linalg.slogdet(W).logabsdet)
+                lambda _, z, M: _each(z, z.shape[-2] * torch.linalg.slogdet(M).logabsdet)
             ),
             "you count one pixel for each row of the image. Both the height and the width matter.",
             also=(
                 _log_det_as(
-                    lambda _, z, W: _each(
-                        z, z.shape[-1] * torch.linalg.slogdet(W).logabsdet
+                    lambda _, z, M: _each(
+                        z, z.shape[-1] * torch.linalg.slogdet(M).logabsdet
                     )
                 ),
             ),
         ),
         Mistake(
-            lambda z, W: conv1x1(z, W.mT),
-            "you multiply by Wᵀ. The log-det cannot show that, since det W = det Wᵀ; but row i of W makes channel i of x.",
+            lambda z, M: conv1x1(z, M.mT),
+            "you multiply by Mᵀ. The log-det cannot show that, since det M = det Mᵀ; but row i of M makes channel i of x.",
         ),
         Mistake(
             _log_det_as(
-                lambda _, z, W: _each(
-                    z, z.shape[-2] * z.shape[-1] * torch.linalg.det(W).log()
+                lambda _, z, M: _each(
+                    z, z.shape[-2] * z.shape[-1] * torch.linalg.det(M).log()
                 )
             ),
-            "where det W is negative, its log is NaN. The absolute value is missing.",
+            "where det M is negative, its log is NaN. The absolute value is missing.",
             also=(
                 _log_det_as(
-                    lambda _, z, W: _each(z, z.shape[-2] * z.shape[-1] * torch.logdet(W))
+                    lambda _, z, M: _each(z, z.shape[-2] * z.shape[-1] * torch.logdet(M))
                 ),
             ),
         ),
         Mistake(
             _log_det_as(
-                lambda _, z, W: _each(
-                    z, z.shape[-2] * z.shape[-1] * torch.linalg.det(W).abs().log()
+                lambda _, z, M: _each(
+                    z, z.shape[-2] * z.shape[-1] * torch.linalg.det(M).abs().log()
                 )
             ),
             "all is well until the determinant is too small for a float: with 40 channels it became 0. Use `slogdet`.",
         ),
         Mistake(
             _log_det_as(
-                lambda _, z, W: (
-                    z.shape[-2] * z.shape[-1] * torch.linalg.slogdet(W).logabsdet
+                lambda _, z, M: (
+                    z.shape[-2] * z.shape[-1] * torch.linalg.slogdet(M).logabsdet
                 )
             ),
             "the number is right, but each image of the batch has its own: the shape of log_det is `z.shape[:-3]`.",
         ),
         Mistake(
-            _log_det_as(lambda right, z, W: right.sum()),
+            _log_det_as(lambda right, z, M: right.sum()),
             "you sum over the batch. Each image has a log-det of its own.",
-            also=(_log_det_as(lambda right, z, W: right * right.numel()),),
+            also=(_log_det_as(lambda right, z, M: right * right.numel()),),
         ),
         Mistake(
-            _log_det_as(lambda right, z, W: -right),
+            _log_det_as(lambda right, z, M: -right),
             "the sign of log_det is flipped: this one belongs to the way back.",
         ),
         Mistake(
             _log_det_as(
-                lambda _, z, W: _each(
-                    z, z.shape[-2] * z.shape[-1] * W.diagonal().abs().log().sum()
+                lambda _, z, M: _each(
+                    z, z.shape[-2] * z.shape[-1] * M.diagonal().abs().log().sum()
                 )
             ),
-            "you multiply the diagonal of W. That is its determinant only if W is triangular.",
+            "you multiply the diagonal of M. That is its determinant only if M is triangular.",
         ),
         Mistake(
             _log_det_as(
-                lambda _, z, W: _each(
-                    z, (z.shape[-2] * z.shape[-1] * torch.linalg.det(W)).abs().log()
+                lambda _, z, M: _each(
+                    z, (z.shape[-2] * z.shape[-1] * torch.linalg.det(M)).abs().log()
                 )
             ),
-            "the factor H·W stands inside your log. The determinant of the whole is a power, det W to the H·W, so its log is a "
+            "the factor H·W stands inside your log. The determinant of the whole is a power, det M to the H·W, so its log is a "
             "multiple.",
         ),
         Mistake(
             _log_det_as(
-                lambda _, z, W: torch.linalg.slogdet(W).logabsdet.expand(
+                lambda _, z, M: torch.linalg.slogdet(M).logabsdet.expand(
                     *z.shape[:-3], *z.shape[-2:]
                 )
             ),
@@ -1629,7 +1629,7 @@ def unspline(z, knots_x, knots_z, slopes):
     w, h = knots_x.diff()[k], knots_z.diff()[k]
     s, d0, d1 = h / w, slopes[k], slopes[k + 1]
 
-    # a ξ² + b ξ = c, from (share of the height) · q(ξ)
+    # a ξ² + b ξ = s·share, from (share of the height) · q(ξ)
     share = ((z - knots_z[k]) / h).clamp(0, 1)
     b = d0 - share * (d0 + d1 - 2 * s)
     a, c = s - b, s * share
@@ -1785,15 +1785,15 @@ UNSPLINE = Exercise(
     "straight or almost so, and every spline starts with those.",
     hints=(
         "The bins are found among `knots_z` now. Call share = (z − z₀)/h. Multiply share = (sξ² + d₀ξ(1 − ξ))/q(ξ) by q, and sort by powers of ξ.",
-        "aξ² + bξ = c with b = d₀ − share·(d₀ + d₁ − 2s), a = s − b, c = s·share. A straight bin has a = 0: write the root with a square root in the "
-        "denominator, ξ = 2c/(b + √(b² + 4ac)). The log-slope is minus that of the spline, at this ξ.",
+        "aξ² + bξ = s·share with b = d₀ − share·(d₀ + d₁ − 2s), a = s − b. A straight bin has a = 0: write the root with a square root in the "
+        "denominator, ξ = 2s·share/(b + √(b² + 4as·share)). The log-slope is minus that of the spline, at this ξ.",
     ),
-    why="Both forms of the root are equal on paper. But (−b + √(b² + 4ac))/(2a) is 0/0 for a = 0, and for tiny a it subtracts two almost equal numbers and divides what rounding has "
-    "left by almost nothing. In 2c/(b + √…) two positive numbers are added.",
+    why="Both forms of the root are equal on paper. But (−b + √(b² + 4as·share))/(2a) is 0/0 for a = 0, and for tiny a it subtracts two almost equal numbers and divides what rounding has "
+    "left by almost nothing. In 2s·share/(b + √…) two positive numbers are added.",
     mistakes=(
         Mistake(
             _unsplined(_school(1)),
-            "where a bin is straight, or nearly so, a is 0 or tiny, and −b + √(b² + 4ac) is what rounding leaves of 0. Write the same root in another way.",
+            "where a bin is straight, or nearly so, a is 0 or tiny, and −b + √(b² + 4as·share) is what rounding leaves of 0. Write the same root in another way.",
             also=(
                 _unsplined(solve=_school_with_h(1)),
                 _unsplined(lambda *of: _school(1)(*of).clamp(0, 1)),
