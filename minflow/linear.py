@@ -81,10 +81,11 @@ class TriangularAffine(Transform):
                 covariance is (almost) singular, or beyond what L_dd can be.
         """
         rows, like = _rows(data)
-        lower, failed = torch.linalg.cholesky_ex(rows.mT.cov(correction=0))
+        centred = rows - rows.mean(0)
+        lower, failed = torch.linalg.cholesky_ex(centred.mT @ centred / len(rows))
         log_diagonal = lower.diagonal().log()
         # Rounding leaves a pivot of 1e-8 of its column's spread where there is none.
-        share = lower.diagonal() / rows.std(0, correction=0)
+        share = lower.diagonal() / centred.square().mean(0).sqrt()
         if failed or not (share > 1e-7).all() or log_diagonal.abs().max() >= cls.BOUND:
             raise ValueError(
                 f"the covariance of these {len(rows)} rows has no Cholesky factor whose "

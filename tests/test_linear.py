@@ -259,3 +259,42 @@ def test_what_is_no_order_is_named(order):
         mf.Permute.of(order)
     with pytest.raises(ValueError, match="dim must be a whole number, at least 1; got 0"):
         mf.Permute.of([])
+
+
+# --- TriangularAffine.of. ---
+
+
+def test_a_triangular_layer_of_data_is_the_best_normal_law_for_them():
+    torch.manual_seed(0)
+    data = torch.randn(500, 3).double() @ torch.randn(3, 3).double() + 7
+    layer = mf.TriangularAffine.of(data)
+    mean, covariance = data.mean(0), data.mT.cov(correction=0)
+    law = torch.distributions.MultivariateNormal(mean, covariance)
+    flow = mf.Flow(layer)
+    torch.testing.assert_close(flow.log_prob(data), law.log_prob(data))
+    assert all(p.requires_grad for p in layer.parameters())
+    z = flow.normalize(data)
+    torch.testing.assert_close(z.mT.cov(correction=0), torch.eye(3).double())
+
+
+def test_a_triangular_layer_of_data_takes_their_dtype_and_does_without_a_batch_of_tensors():
+    rows = [[1.0, 2.0], [3.0, 1.0], [0.0, 5.0]]
+    assert mf.TriangularAffine.of(rows).shift.dtype == torch.float32
+    assert mf.TriangularAffine.of(torch.tensor(rows).double()).shift.dtype == torch.float64
+    one = mf.TriangularAffine.of([[1.0], [5.0]])
+    assert one.shift.item() == 3 and one.matrix().item() == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (torch.randn(5), r"shape \(N, D\); got \(5,\)"),
+        (torch.tensor([[1.0, math.nan]]), "1 of 1 rows of data hold NaN"),
+        (torch.tensor([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]]), "covariance of these 3 rows"),
+        (torch.tensor([[1.0, 5.0], [2.0, 5.0], [4.0, 5.0]]), "covariance of these 3 rows"),
+        (1e4 * torch.eye(3), "between e.-5 and e.5"),
+    ],
+)
+def test_data_without_a_best_normal_law_are_refused(data, words):
+    with pytest.raises(ValueError, match=words):
+        mf.TriangularAffine.of(data)
