@@ -1763,6 +1763,7 @@ def test_knots_come_and_go_between_two_bins_and_eight(show_spline):
             for s in (before, state)
         )
         assert max(abs(a - b) for a, b in zip(old, new, strict=True)) < 0.1
+    figure.settle()
     assert add.get_attribute("aria-disabled") == "true"
     add.click(force=True)
     assert figure.numbers()["bins"] == 8
@@ -1774,6 +1775,7 @@ def test_knots_come_and_go_between_two_bins_and_eight(show_spline):
     assert figure.frame.evaluate("figure.state.x") == state["x"][:2] + state["x"][3:]
     for _ in range(5):
         remove.click()
+        figure.settle()
     assert remove.get_attribute("aria-disabled") == "true"
     remove.click(force=True)
     assert figure.numbers()["bins"] == 2

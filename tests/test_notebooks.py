@@ -414,7 +414,7 @@ def test_alone_can_fail(source: str, output: str, expected: str | None, tmp_path
     notebook = new_notebook(cells=[cell], metadata=good().metadata)
     path = tmp_path / "small.ipynb"
     nbformat.write(notebook, path)
-    status, printed, _ = pages.run_alone(path, tmp_path / "run", timeout=5)
+    status, printed, _ = pages.run_alone(path, tmp_path / "run", timeout=20)
     problems = pages.left_behind(tmp_path / "run", path.name)
     if status != 0:
         problems.append(printed)
