@@ -4,6 +4,7 @@ from importlib import import_module
 from types import ModuleType
 
 from minflow import data
+from minflow.autoregressive import Autoregressive
 from minflow.base import StandardNormal
 from minflow.coupling import Additive, Coupling
 from minflow.diagnose import diagnose
@@ -13,6 +14,7 @@ from minflow.elementwise import (
     LeakyReLU,
     Logit,
     MixtureCDF,
+    Reversed,
     ScalarMap,
     Sigmoid,
 )
@@ -26,11 +28,15 @@ from minflow.linear import (
     TriangularAffine,
 )
 from minflow.measure import Gap, paired_gap
+from minflow.monotone import Monotone
 from minflow.planar import Planar, Radial, Sylvester
 from minflow.recipes import (
     glow,
+    iaf,
+    maf,
     nice,
     nsf,
+    nsf_ar,
     planar_flow,
     radial_flow,
     realnvp,
@@ -50,6 +56,7 @@ __all__ = [
     "ActNorm",
     "Additive",
     "Affine",
+    "Autoregressive",
     "CircularSpline",
     "Compose",
     "Coupling",
@@ -62,9 +69,11 @@ __all__ = [
     "LeakyReLU",
     "Logit",
     "MixtureCDF",
+    "Monotone",
     "Permute",
     "Planar",
     "Radial",
+    "Reversed",
     "ScalarMap",
     "Sigmoid",
     "Spline",
@@ -79,9 +88,12 @@ __all__ = [
     "fit",
     "fit_energy",
     "glow",
+    "iaf",
     "load",
+    "maf",
     "nice",
     "nsf",
+    "nsf_ar",
     "paired_gap",
     "planar_flow",
     "radial_flow",

@@ -107,7 +107,7 @@ class Coupling(Transform):
         first, second = self._halves(torch.zeros(dim))
         self.params = nn.Parameter(torch.zeros(scalar_map.num_params * len(second)))
         self.conditioner = conditioner
-        inputs = scalar_map.features(first).shape[-1] + context_dim
+        inputs = len(scalar_map.features(first)) * len(first) + context_dim
         self.net = None
         if conditioner is None:
             self.net = nets.conditioner(inputs, hidden, self.params.numel())
@@ -135,13 +135,13 @@ class Coupling(Transform):
         self, value: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Both halves and the parameters, (num_params, *batch, |B|), of one batch."""
+        kept, moved = self._halves(value)
+        seen = torch.cat(self.scalar_map.features(kept), -1)
         if context is not None and self.context_dim:
             batch = torch.broadcast_shapes(value.shape[:-1], context.shape[:-1])
-            value, context = value.expand(*batch, -1), context.expand(*batch, -1)
-        kept, moved = self._halves(value)
-        seen = self.scalar_map.features(kept)
-        if context is not None and self.context_dim:
-            seen = torch.cat([seen, context], -1)
+            parts = (seen, context, kept, moved)
+            seen, told, kept, moved = (part.expand(*batch, -1) for part in parts)
+            seen = torch.cat([seen, told], -1)
         net = self.net if self.conditioner is None else self.conditioner
         made = net(seen)  # type: ignore[misc]  # one of the two is there
         expected = *seen.shape[:-1], self.params.numel()

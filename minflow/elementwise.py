@@ -17,12 +17,13 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
-from minflow.nets import mlp, steered, widths
+from minflow.nets import check_whole, mlp, steered, widths
 from minflow.solve import monotone_root
 from minflow.transform import Transform
 
 
-def _check_bound(bound: float) -> None:
+def check_bound(bound: float) -> None:
+    """ValueError unless a bound is positive and finite."""
     if not 0 < bound < math.inf:
         raise ValueError(f"bound must be positive and finite; got {bound!r}")
 
@@ -61,9 +62,9 @@ class ScalarMap:
         """Where each x lies."""
         return constraints.real
 
-    def features(self, value: Tensor) -> Tensor:
-        """What a network is to see of such values: (*batch, D) -> (*batch, features)."""
-        return value
+    def features(self, value: Tensor) -> tuple[Tensor, ...]:
+        """What a network is to see of such values: one or more tensors of their shape."""
+        return (value,)
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """z -> (x, log dx/dz), both elementwise, of shape (*batch, D)."""
@@ -101,7 +102,7 @@ class Affine(ScalarMap):
     bound: float = 5.0
 
     def __post_init__(self) -> None:
-        _check_bound(self.bound)
+        check_bound(self.bound)
 
     @property
     def num_params(self) -> int:
@@ -112,12 +113,62 @@ class Affine(ScalarMap):
         return slice(1, 2)
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        log_scale = soft_bound(params[1], self.bound)
-        return z * log_scale.exp() + params[0], log_scale.expand_as(z)
+        shift, raw = params
+        log_scale = soft_bound(raw, self.bound)
+        return z * log_scale.exp() + shift, log_scale.expand_as(z)
 
     def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        log_scale = soft_bound(params[1], self.bound)
-        return (x - params[0]) * (-log_scale).exp(), -log_scale.expand_as(x)
+        shift, raw = params
+        log_scale = -soft_bound(raw, self.bound)
+        return (x - shift) * log_scale.exp(), log_scale.expand_as(x)
+
+
+@dataclass(frozen=True)
+class Reversed(ScalarMap):
+    """A scalar map the other way round: forward and inverse change places.
+
+    Which of them the parameters describe is what training sees. With
+    ``Reversed(Affine())`` a flow has z = x · eˢ + t, and no small scale magnifies what is
+    learned of the shift.
+
+    Args:
+        scalar_map: the map to turn round.
+
+    Cost: the map's, exchanged.
+
+    >>> Reversed(Affine()).inverse(torch.tensor([1.0]), torch.tensor([[3.0], [0.0]]))[0]
+    tensor([4.])
+    """
+
+    scalar_map: ScalarMap
+
+    def __post_init__(self) -> None:
+        checked(self.scalar_map)
+
+    @property
+    def num_params(self) -> int:
+        return self.scalar_map.num_params
+
+    @property
+    def soft_bounded(self) -> slice:
+        return self.scalar_map.soft_bounded
+
+    @property
+    def domain(self) -> Constraint:
+        return self.scalar_map.codomain
+
+    @property
+    def codomain(self) -> Constraint:
+        return self.scalar_map.domain
+
+    def features(self, value: Tensor) -> tuple[Tensor, ...]:
+        return self.scalar_map.features(value)
+
+    def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        return self.scalar_map.inverse(z, params)
+
+    def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        return self.scalar_map.forward(x, params)
 
 
 @dataclass(frozen=True)
@@ -139,7 +190,7 @@ class LeakyReLU(ScalarMap):
     bound: float = 5.0
 
     def __post_init__(self) -> None:
-        _check_bound(self.bound)
+        check_bound(self.bound)
 
     @property
     def num_params(self) -> int:
@@ -243,9 +294,8 @@ class MixtureCDF(ScalarMap):
     bound: float = 5.0
 
     def __post_init__(self) -> None:
-        _check_bound(self.bound)
-        if not isinstance(self.components, int) or self.components < 1:
-            raise ValueError(f"components must be at least 1; got {self.components!r}")
+        check_bound(self.bound)
+        check_whole("components", self.components, 1)
 
     @property
     def num_params(self) -> int:

@@ -18,7 +18,7 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
 from minflow.base import DistributionBase, Shape, StandardNormal, as_size, within
-from minflow.transform import Transform, interval
+from minflow.transform import Transform, ends, interval
 
 
 class Flow(nn.Module):
@@ -67,8 +67,8 @@ class Flow(nn.Module):
             )
         reach, start = interval(base.support), interval(transform.domain)
         dtype = next(base.buffers()).dtype  # in which the base's own ends are rounded
-        ends = torch.tensor(start or (-math.inf, math.inf), dtype=dtype, device="cpu")
-        low, high = ends.tolist()
+        rounded = torch.tensor(start or (-math.inf, math.inf), dtype=dtype, device="cpu")
+        low, high = rounded.tolist()
         if reach is not None and (reach[0] < low or reach[1] > high):
             raise ValueError(
                 f"the base reaches over {reach}, but the transform starts from {start}"
@@ -80,7 +80,7 @@ class Flow(nn.Module):
             )
         self.transform = transform
         self.base: StandardNormal | DistributionBase = base
-        self._limits = interval(transform.codomain)
+        self._unbounded = interval(transform.codomain) == (-math.inf, math.inf)
 
     @property
     def dim(self) -> int:
@@ -115,18 +115,17 @@ class Flow(nn.Module):
             z, log_det = self.transform.inverse(x, context)
             return self.base.log_prob(z) + log_det
 
-        if self._limits == (-math.inf, math.inf):
+        if self._unbounded:
             return score(x)
-        codomain = self.transform.codomain
-        inside = codomain.check(x)
-        if self._limits is None:
-            somewhere = getattr(codomain, "somewhere", None)
-            return within(inside, x, x if somewhere is None else somewhere(x), score)
-        low, high = self._limits  # an end itself has no point of the base to come from
+        inside = self.transform.codomain.check(x)
+        bounds = ends(self.transform.codomain, self.dim)
+        if bounds is None:
+            return within(inside, x, x, score)
+        low, high = x.new_tensor(bounds).unbind(-1)
+        # An end itself has no point of the base to come from.
         inside = inside & ((low < x) & (x < high)).all(-1)
-        one_side = low + 1 if math.isfinite(low) else high - 1
-        middle = (low + high) / 2 if math.isfinite(low + high) else one_side
-        return within(inside, x, x.new_tensor(middle), score)
+        middles = [_middle(*pair) for pair in bounds]
+        return within(inside, x, x.new_tensor(middles), score)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The same as `log_prob`: what torch's own tools call."""
@@ -224,6 +223,13 @@ class Flow(nn.Module):
             )
         else:
             self.check("context", context, self.context_dim)
+
+
+def _middle(low: float, high: float) -> float:
+    """A number well inside an interval, either end of which may be infinite."""
+    if math.isfinite(low + high):
+        return (low + high) / 2
+    return max(low + 1, min(high - 1, 0.0))
 
 
 class FlowDistribution(Distribution):

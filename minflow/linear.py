@@ -30,6 +30,13 @@ def _rows(data: Data) -> tuple[Tensor, Tensor | None]:
     return rows, like
 
 
+def _constant(rows: Tensor, std: Tensor) -> list[int]:
+    """The columns that never change, though rounding may give them a spread, or whose
+    spread is lost in the dtype of std."""
+    still = (rows == rows[:1]).all(0) | ~(std > 0)
+    return still.nonzero().flatten().tolist()
+
+
 class TriangularAffine(Transform):
     """x = L z + b, L lower triangular, positive on the diagonal.
 
@@ -208,10 +215,10 @@ class Standardize(Transform):
         layer.mean.copy_(rows.mean(0))
         layer.std.copy_(rows.std(0, correction=0))
         layer = layer if like is None else layer.to(like)
-        constant = ((rows == rows[0]).all(0) | (layer.std == 0)).nonzero().flatten()
-        if len(constant):
+        constant = _constant(rows, layer.std)
+        if constant:
             raise ValueError(
-                f"columns {constant.tolist()} of data never change in {len(rows)} rows "
+                f"columns {constant} of data never change in {len(rows)} rows "
                 f"(or too little for {layer.std.dtype}): their density would be "
                 "infinite; leave them out"
             )
@@ -267,8 +274,7 @@ class ActNorm(Transform):
             return
         rows = x.reshape(-1, self.dim)
         std = rows.std(0, correction=0) if len(rows) else rows.new_zeros(self.dim)
-        still = (rows == rows[:1]).all(0)  # rounding may give such a column a spread
-        constant = (still | ~(std > 0)).nonzero().flatten().tolist()
+        constant = _constant(rows, std)
         if constant:
             raise ValueError(
                 f"ActNorm starts from the spread of a batch, but coordinates {constant} "
@@ -344,6 +350,7 @@ class LU(Transform):
 
     Args:
         dim: D.
+        permute: whether P is drawn; if not, P = I.
 
     Cost: O(D²) a point each way; the inverse by two substitutions.
 
@@ -358,13 +365,15 @@ class LU(Transform):
     order: Tensor
     rows_and_columns: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, permute: bool = True) -> None:
         super().__init__(dim)
+        self.permute = permute
         self.raw_log_diagonal = nn.Parameter(torch.zeros(dim))
         self.below_diagonal = nn.Parameter(torch.zeros(dim * (dim - 1) // 2))
         self.above_diagonal = nn.Parameter(torch.zeros(dim * (dim - 1) // 2))
         self.register_buffer("rows_and_columns", torch.tril_indices(dim, dim, -1))
-        self.register_buffer("order", torch.randperm(dim))
+        order = torch.randperm(dim) if permute else torch.arange(dim)
+        self.register_buffer("order", order)
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """L and U, each (D, D)."""

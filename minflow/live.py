@@ -16,12 +16,26 @@ import html
 import itertools
 import json
 import math
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-__all__ = ["LiveFigure", "change_of_variables", "coupling", "kl", "planar", "spline"]
+import torch
+
+from minflow.nets import _degrees, ordered
+from minflow.spline import evaluate
+
+__all__ = [
+    "LiveFigure",
+    "autoregressive",
+    "change_of_variables",
+    "coupling",
+    "kl",
+    "planar",
+    "spline",
+]
 
 # The still picture is seen only where the frame was taken away, or where scripts are
 # off.
@@ -140,12 +154,14 @@ def change_of_variables(
     )
 
 
+def _path(points: Iterable[tuple[float, float]]) -> str:
+    """Points in pixels as the path of an SVG."""
+    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
+
+
 def _still(slope: float, shift: float, z0: float, z1: float, formula: str) -> str:
     """The opening state of :func:`change_of_variables` as SVG."""
     high = 220 * min(1.0, 0.95 * abs(slope))  # pixels for p_x = 1; 220 for p_z = 1
-
-    def path(*points: tuple[float, float]) -> str:
-        return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
 
     def u(z: float) -> float:
         return 210 + 48 * z
@@ -173,13 +189,13 @@ def _still(slope: float, shift: float, z0: float, z1: float, formula: str) -> st
     return template.read_text(encoding="utf-8").format(
         formula=formula,
         ticks="".join(ticks),
-        line=path((u(-3.5), v(-3.5)), (u(3.5), v(3.5))),
-        base=path(*below(everywhere)),
-        data=path(*beside(everywhere)),
-        mass_z=path((u(z0), 430), *below(inside), (u(z1), 430)),
-        mass_x=path((400, v(z0)), *beside(inside), (400, v(z1))),
-        band_z=path((u(z0), 326), (u(z0), v(z0)), (u(z1), v(z1)), (u(z1), 326)),
-        band_x=path((400, v(z0)), (u(z0), v(z0)), (u(z1), v(z1)), (400, v(z1))),
+        line=_path([(u(-3.5), v(-3.5)), (u(3.5), v(3.5))]),
+        base=_path(below(everywhere)),
+        data=_path(beside(everywhere)),
+        mass_z=_path([(u(z0), 430), *below(inside), (u(z1), 430)]),
+        mass_x=_path([(400, v(z0)), *beside(inside), (400, v(z1))]),
+        band_z=_path([(u(z0), 326), (u(z0), v(z0)), (u(z1), v(z1)), (u(z1), 326)]),
+        band_x=_path([(400, v(z0)), (u(z0), v(z0)), (u(z1), v(z1)), (400, v(z1))]),
     )
 
 
@@ -214,9 +230,7 @@ def kl() -> LiveFigure:
 
     def path(density: Callable[[float], float]) -> str:
         points = ((x, density(x)) for x in xs if density(x) > 0.001)
-        return "M" + "L".join(
-            f"{330 + 48 * x:.1f} {260 - 270 * d:.1f}" for x, d in points
-        )
+        return _path((330 + 48 * x, 260 - 270 * d) for x, d in points)
 
     xs = [0.05 * k for k in range(-120, 121)]
     # E_p[log q] is in closed form, since q matches the moments of p; E_p[log p] is a sum.
@@ -296,9 +310,7 @@ def planar(
         return z[0] + u[0] * t, z[1] + u[1] * t
 
     def path(middle: int, points: Iterable[tuple[float, float]]) -> str:
-        return "M" + "L".join(
-            f"{middle + 30 * x:.1f} {178 - 30 * y:.1f}" for x, y in points
-        )
+        return _path((middle + 30 * x, 178 - 30 * y) for x, y in points)
 
     ticks = [0.25 * k for k in range(-12, 13)]
     lines = [[(c, t) for t in ticks] for c in ticks[::2]]
@@ -384,18 +396,13 @@ def coupling(
         return z[0], z[1] * math.exp(scale) + shift
 
     def path(middle: float, points: Iterable[tuple[float, float]]) -> str:
-        return "M" + "L".join(
-            f"{middle + 39 * x:.1f} {266 - 39 * y:.1f}" for x, y in points
-        )
+        return _path((middle + 39 * x, 266 - 39 * y) for x, y in points)
 
     def panel(
         middle: float, values: Sequence[float], slopes: list[float], unit: float
     ) -> str:
         zs = (0.05 * k for k in range(-68, 69))
-        return "M" + "L".join(
-            f"{middle + 39 * z:.1f} {54 - unit * _cubic(values, slopes, z):.1f}"
-            for z in zs
-        )
+        return _path((middle + 39 * z, 54 - unit * _cubic(values, slopes, z)) for z in zs)
 
     def ruler(middle: float, g: Callable[[tuple[float, float]], tuple]) -> str:
         rungs = [g((z1, z2)) for z2 in range(-2, 3)]
@@ -503,24 +510,17 @@ def spline(
             "expected 1 to 7 knots inside -3 to 3, at least 0.1 apart in z and in x, slopes from 0.1 to 10 "
             f"and probe from -4 to 4, got z={z}, x={x}, slope={slope}, probe={probe}"
         )
-    d = [1.0, *(1 / v for v in slope), 1.0]
+    edges = torch.tensor([xs, zs], dtype=torch.float64).unsqueeze(-1)
+    rates = torch.tensor([[1.0], *([1 / v] for v in slope), [1.0]], dtype=torch.float64)
 
-    def inverse(at: float) -> tuple[float, float]:  # z, and dz/dx
-        if abs(at) >= 3:
-            return at, 1.0
-        k = max(j for j in range(len(xs) - 1) if xs[j] <= at)
-        h, s = zs[k + 1] - zs[k], (zs[k + 1] - zs[k]) / (xs[k + 1] - xs[k])
-        r = (at - xs[k]) / (xs[k + 1] - xs[k])
-        u = r * (1 - r)
-        below = s + (d[k + 1] + d[k] - 2 * s) * u
-        rate = s * s * (d[k + 1] * r * r + 2 * s * u + d[k] * (1 - r) ** 2) / below**2
-        return zs[k] + h * (s * r * r + d[k] * u) / below, rate
+    def inverse(points: Sequence[float]) -> list[list[float]]:  # z, and dz/dx, of each x
+        at = torch.tensor(points, dtype=torch.float64)
+        inner, log_rate = evaluate(at.clamp(-3, 3), edges, rates)
+        back = torch.where(at.abs() > 3, at, inner)
+        return torch.stack([back, log_rate.exp()], -1).tolist()
 
     def density(at: float) -> float:
         return math.exp(-0.5 * at * at) / math.sqrt(2 * math.pi)
-
-    def path(points: Iterable[tuple[float, float]]) -> str:
-        return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
 
     def place(a: float, b: float) -> tuple[float, float]:
         return 200 + 40 * a, 190 - 40 * b
@@ -528,12 +528,12 @@ def spline(
     def tangent(a: float, b: float, rise: float) -> str:
         arm = 0.7 / math.hypot(1, rise)
         ends = [(a + k * arm, b + k * arm * rise) for k in (-1, 1)]
-        return path(place(*end) for end in ends)
+        return _path(place(*end) for end in ends)
 
     bins = itertools.pairwise(xs)
     fine = [a + (b - a) * k / 60 for a, b in bins for k in range(60)]
     fine = [-4 + 0.05 * k for k in range(20)] + fine + [3 + 0.05 * k for k in range(21)]
-    back = [inverse(v) for v in fine]
+    back = inverse(fine)
     heights = [density(at) * rate for at, rate in back]
     wide = 210 / max(heights)
     knots = list(zip(z, x, slope, strict=True))
@@ -541,7 +541,7 @@ def spline(
         f'<text x="{200 + 40 * v}" y="453">{v}</text><text x="26" y="{194 - 40 * v}">{v}</text>'
         for v in range(-4, 5, 2)
     ]
-    at, rate = inverse(probe)
+    ((at, rate),) = inverse([probe])
     logs = -0.5 * at * at - 0.5 * math.log(2 * math.pi), math.log(rate)
     template = resources.files("minflow") / "live_figures" / "spline.svg"
     words = (
@@ -559,13 +559,13 @@ def spline(
         words=words.replace("-", "\u2212").replace("\u2010", "-"),
         still=template.read_text(encoding="utf-8").format(
             ticks="".join(ticks).replace(">-", ">\u2212"),
-            map=path(place(a, v) for v, (a, _) in zip(fine, back, strict=True)),
-            knots="".join(f"{path([place(a, b)])}h0" for a, b, _ in knots),
+            map=_path(place(a, v) for v, (a, _) in zip(fine, back, strict=True)),
+            knots="".join(f"{_path([place(a, b)])}h0" for a, b, _ in knots),
             tangents="".join(tangent(*knot) for knot in knots),
-            base=path(
+            base=_path(
                 (200 + 2 * v, 436 - 130 * density(0.05 * v)) for v in range(-80, 81)
             ),
-            data=path(
+            data=_path(
                 (380 + wide * q, 190 - 40 * v) for v, q in zip(fine, heights, strict=True)
             ),
         ),
@@ -573,3 +573,212 @@ def spline(
         start={"z": list(z), "x": list(x), "slope": list(slope), "probe": probe},
         height=740,
     )
+
+
+def autoregressive(
+    order: Sequence[int] = (0, 1, 2, 3),
+    seed: int | None = None,
+    unit: tuple[int, int] = (1, 2),
+) -> LiveFigure:
+    """Show a masked network, what each of its units sees, and the Jacobian that it makes.
+
+    The network is `MaskedMLP(D, 1, (6, 6), order=order, seed=seed)`. The reader touches a
+    unit and sees on which coordinates it depends, and for which it helps to make the
+    parameters θ_i of z_i = g⁻¹(x_i; θ_i(x_<i)). Beside it stands the pattern of ∂z_i/∂x_j:
+    below the diagonal, in the order, the number of paths from x_j to θ_i, an entry of the
+    product of the three masks. A slider goes through the steps of sampling: in step p the
+    units of degree p - 1 are computed, each once, and the p-th coordinate is found.
+
+    Arguments:
+        order: the D coordinates at the start, first to last, each of 0, …, D - 1 once; D is
+            from 2 to 5.
+        seed: None spreads the degrees of the hidden units evenly; a number draws them at
+            random, as `MaskedMLP` does.
+        unit: the unit that is touched at the start, as its layer and its place there, both
+            from 0. Layer 0 holds the inputs, 1 and 2 the hidden units, and 3 what is made
+            for each coordinate.
+
+    Raises:
+        ValueError: if order is no such order, or there is no such unit.
+
+    Source: Germain, Gregor, Murray and Larochelle 2015 (arXiv:1502.03509), section 4.
+
+    >>> autoregressive(order=(2, 0, 1)).start["degrees"]
+    [[1, 1, 1, 2, 2, 2], [1, 1, 1, 2, 2, 2]]
+    """
+    dim, width = len(order), 6
+    if not 2 <= dim <= 5:
+        raise ValueError(f"expected an order of 2 to 5 coordinates, got order={order}")
+    order = ordered(dim, order)
+    sizes = (dim, width, width, dim)
+    if not (len(unit) == 2 and unit[0] in range(4) and unit[1] in range(sizes[unit[0]])):
+        raise ValueError(
+            "expected a unit as (layer, place), with a layer from 0 to 3 and a place within "
+            f"the {sizes} units of the layers, got unit={unit}"
+        )
+    draw = None if seed is None else random.Random(seed)
+    first = _degrees(width, 1, dim - 1, draw)
+    hidden = [first, _degrees(width, first[0], dim - 1, draw)]
+    position = [order.index(d) for d in range(dim)]
+    degrees = [[p + 1 for p in position], *hidden, position]
+    masks = [
+        (torch.tensor(after).unsqueeze(-1) >= torch.tensor(before)).long()
+        for before, after in itertools.pairwise(degrees)
+    ]
+
+    # How many paths lead from each unit of a layer, down a row, to each of a later one.
+    def paths(source: int, target: int) -> torch.Tensor:
+        product = torch.eye(sizes[source], dtype=torch.long)
+        for mask in masks[source:target]:
+            product = mask @ product
+        return product
+
+    layer, place = unit
+    touched = [
+        paths(i, layer)[place] if i <= layer else paths(layer, i)[:, place]
+        for i in range(4)
+    ]
+    sees = [d for d in order if layer and touched[0][d]]
+    makes = [d for d in order if layer < 3 and touched[3][d]]
+    kept = sum(int(mask.sum()) for mask in masks)
+    weights = sum(mask.numel() for mask in masks)
+    template = resources.files("minflow") / "live_figures" / "autoregressive.svg"
+    words = (
+        f"A masked network of {dim} coordinates in the order {', '.join(map(_x, order))}, with two hidden layers "
+        f"of {width} units. {_about(order, layer, place, degrees[layer][place], sees, makes)} The masks keep "
+        f"{kept} of {weights} weights, and the Jacobian ∂z/∂x is triangular in that order."
+    )
+    return LiveFigure(
+        name="autoregressive",
+        title="A masked network, and the Jacobian that it makes",
+        words=words,
+        still=template.read_text(encoding="utf-8").format(
+            **_network(degrees, masks, touched, layer),
+            **_pattern(paths(0, 3), touched, layer),
+        ),
+        alt=(
+            "Units of four layers, each with its degree; the lines into and out of one of them are drawn "
+            "strong; beside it a triangular matrix of numbers of paths, some of its cells black."
+        ),
+        start={
+            "order": list(order),
+            "degrees": hidden,
+            "drawn": seed is not None,
+            "unit": list(unit),
+        },
+        height=970,
+    )
+
+
+def _x(d: int) -> str:
+    """The name of a coordinate, counted from 0: x₁ for 0."""
+    return f"x{chr(0x2081 + d)}"
+
+
+def _and(coordinates: Iterable[int]) -> str:
+    """The names of coordinates as words: x₁, x₂ and x₃."""
+    *some, last = map(_x, coordinates)
+    return f"{', '.join(some)} and {last}" if some else last
+
+
+def _about(
+    order: Sequence[int],
+    layer: int,
+    place: int,
+    degree: int,
+    sees: Sequence[int],
+    makes: Sequence[int],
+) -> str:
+    """What a unit of :func:`autoregressive` sees and helps to make, in two sentences."""
+    allowed = order[:degree]
+    paths = f"paths come from {_and(sees)} alone" if sees else "no path comes from there"
+    if len(sees) == len(allowed):
+        sight = f"sees {_and(sees)}" if sees else ""
+    else:
+        sight = f"may see {_and(allowed)}, but {paths}"
+    standing = ("first", "second", "third", "fourth", "fifth")[
+        order.index(place) if layer % 3 == 0 else 0
+    ]
+    name = f"{_x(place)} stands {standing} in the order."
+    if layer == 0:
+        use = (
+            f"It helps to make the numbers for {_and(makes)}"
+            if makes
+            else "It is the last: no unit sees it"
+        )
+        own = f"its own z{_x(place)[1:]} depends on it through the map g"
+        return f"The input {_x(place)} has degree {degree}. {name} {use}; {own}."
+    if layer == 3:
+        what = f"What is made for it {sight}."
+        if not degree:
+            what = "What is made for it sees no coordinate: it is learned numbers alone."
+        return f"What is made for {_x(place)} has degree {degree}. {name} {what}"
+    return (
+        f"Hidden unit {place + 1} of layer {layer} has degree {degree}. "
+        f"It {sight}, and helps to make the numbers for {_and(makes)}."
+    )
+
+
+def _network(
+    degrees: Sequence[Sequence[int]],
+    masks: Sequence[torch.Tensor],
+    touched: Sequence[torch.Tensor],
+    layer: int,
+) -> dict[str, str]:
+    """The network of :func:`autoregressive` as parts of an SVG."""
+
+    def at(i: int, k: int) -> tuple[float, float]:
+        gap = 42 if i % 3 else 48
+        return 40 + 110 * i, 155 + gap * (k - (len(degrees[i]) - 1) / 2)
+
+    lines: dict[str, list[str]] = {"edges": [], "before": [], "after": []}
+    for i, mask in enumerate(masks):
+        side = "before" if i < layer else "after"
+        for k, j in mask.nonzero().tolist():
+            on = touched[i][j] and touched[i + 1][k]
+            lines[side if on else "edges"].append(_path([at(i, j), at(i + 1, k)]))
+    looks = {  # of what the touched unit sees, of the unit itself, and of what sees it
+        -1: ' stroke="#D55E00" stroke-width="2.5"',
+        0: ' stroke="#1f2328" fill="#1f2328"',
+        1: ' stroke="#0072B2" stroke-width="2.5" stroke-dasharray="5 3"',
+    }
+    units, names = [], []
+    for i, row in enumerate(degrees):
+        for k, degree in enumerate(row):
+            x, y = at(i, k)
+            look = looks[(i > layer) - (i < layer)] if touched[i][k] else ""
+            ink = ' fill="#fff"' if look and i == layer else ""
+            units.append(f'<circle cx="{x:g}" cy="{y:g}" r="13"{look}/>')
+            said = str(degree) if i % 3 else f"{'θ' if i else 'x'}{_x(k)[1:]}"
+            names.append(f'<text x="{x:g}" y="{y + 4.5:g}"{ink}>{said}</text>')
+            if i % 3 == 0:
+                side_x = x + (23 if i else -23)
+                names.append(f'<text x="{side_x:g}" y="{y + 4.5:g}">{degree}</text>')
+    parts = {key: "".join(value) for key, value in lines.items()}
+    return parts | {"units": "".join(units), "names": "".join(names)}
+
+
+def _pattern(
+    paths: torch.Tensor, touched: Sequence[torch.Tensor], layer: int
+) -> dict[str, str]:
+    """The Jacobian's pattern in :func:`autoregressive` as parts of an SVG."""
+    dim = len(paths)
+    size = 200 // dim
+    cells, numbers = [], []
+    for i, row in enumerate(paths.tolist()):
+        middle = size * (i + 0.5)
+        numbers.append(
+            f'<text x="421" y="{64.5 + middle:g}" fill="#00639B">z{_x(i)[1:]}</text>'
+        )
+        numbers.append(f'<text x="{436 + middle:g}" y="50" fill="#B34F00">{_x(i)}</text>')
+        for j, number in enumerate(row):
+            x, y = 436 + size * j, 60 + size * i
+            lit = touched[3][i] * touched[0][j] > 0
+            fill = "#1f2328" if lit else "#eceff2" if number or i == j else "#fff"
+            cells.append(f'<path d="M{x} {y}h{size}v{size}h-{size}Z" fill="{fill}"/>')
+            said = "g" if i == j else number
+            ink = ' fill="#fff"' if lit else ""
+            numbers.append(
+                f'<text x="{x + size / 2:g}" y="{y + size / 2 + 4.5:g}"{ink}>{said}</text>'
+            )
+    return {"cells": "".join(cells), "numbers": "".join(numbers)}

@@ -16,10 +16,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from minflow import (
+    autoregressive,
     base,
     coupling,
     elementwise,
     linear,
+    monotone,
     planar,
     spline,
     support,
@@ -36,9 +38,11 @@ CLASSES = {
         transform,
         base,
         elementwise,
+        monotone,
         linear,
         planar,
         coupling,
+        autoregressive,
         spline,
         support,
     )

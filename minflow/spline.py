@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
+from torch.nn.functional import pad
 
-from minflow.elementwise import ScalarMap, soft_bound
+from minflow.elementwise import ScalarMap, check_bound, soft_bound
+from minflow.nets import check_whole
 
 FLOOR = 0.03  # the least width and height of a bin, as a fraction of an even share
-EDGE = 3.141593  # just above π: an angle of π rounded up to float32 lies inside
 SLOPE_BOUND = 3.0  # the largest |log| of a knot's slope against those of its two bins
 
 
@@ -56,9 +57,8 @@ class Spline(ScalarMap):
     bound: float = 4.0
 
     def __post_init__(self) -> None:
-        _check_bins(self.bins)
-        if not 0 < self.bound < math.inf:
-            raise ValueError(f"bound must be positive and finite; got {self.bound!r}")
+        check_whole("bins", self.bins, 2)
+        check_bound(self.bound)
 
     @property
     def num_params(self) -> int:
@@ -68,23 +68,22 @@ class Spline(ScalarMap):
     def soft_bounded(self) -> slice:
         return slice(2 * self.bins, 3 * self.bins - 1)
 
-    def knots(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x and z of the K + 1 knots and dz/dx there, each (K + 1, *batch, D)."""
-        widths, heights, raw = params.split([self.bins, self.bins, self.bins - 1])
-        x, z = _edges(widths, self.bound), _edges(heights, self.bound)
-        chords = z.diff(dim=0) / x.diff(dim=0)
-        inner = _slopes(chords[:-1], chords[1:], raw)
-        ends = torch.ones_like(chords[:1])
-        return x, z, torch.cat([ends, inner, ends])
+    def knots(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        """x and z of the knots, (2, K + 1, *batch, D), and dz/dx, (K + 1, *batch, D)."""
+        edges, flat = _edges(params[: 2 * self.bins], self.bound)
+        inner = _slopes(flat[:-1], flat[1:], params[2 * self.bins :])
+        return edges, pad(inner, (0, 0) * (inner.dim() - 1) + (1, 1), value=1.0)
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        inside, outside = z.clamp(-self.bound, self.bound), z.abs() > self.bound
+        inside = z.clamp(-self.bound, self.bound)
+        outside = inside != z
         x, log_slope = _solve(inside, *self.knots(params))
         return torch.where(outside, z, x), torch.where(outside, 0.0, log_slope)
 
     def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        inside, outside = x.clamp(-self.bound, self.bound), x.abs() > self.bound
-        z, log_slope = _evaluate(inside, *self.knots(params))
+        inside = x.clamp(-self.bound, self.bound)
+        outside = inside != x
+        z, log_slope = evaluate(inside, *self.knots(params))
         return torch.where(outside, x, z), torch.where(outside, 0.0, log_slope)
 
 
@@ -115,7 +114,7 @@ class CircularSpline(ScalarMap):
     bins: int = 8
 
     def __post_init__(self) -> None:
-        _check_bins(self.bins)
+        check_whole("bins", self.bins, 2)
 
     @property
     def num_params(self) -> int:
@@ -134,31 +133,24 @@ class CircularSpline(ScalarMap):
     def codomain(self) -> Constraint:
         return self.domain
 
-    def features(self, value: Tensor) -> Tensor:
-        return torch.cat([value.cos(), value.sin()], -1)
+    def features(self, value: Tensor) -> tuple[Tensor, ...]:
+        return value.cos(), value.sin()
 
-    def knots(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x and z of the K + 1 knots and dz/dx there, each (K + 1, *batch, D)."""
-        widths, heights, raw = params[:-1].chunk(3)
-        x, z = _edges(widths, math.pi), _edges(heights, math.pi)
-        chords = z.diff(dim=0) / x.diff(dim=0)
-        slopes = _slopes(chords.roll(1, 0), chords, raw)
-        return x, z, torch.cat([slopes, slopes[:1]])
+    def knots(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        """x and z of the knots, (2, K + 1, *batch, D), and dz/dx, (K + 1, *batch, D)."""
+        edges, flat = _edges(params[: 2 * self.bins], math.pi)
+        slopes = _slopes(flat.roll(1, 0), flat, params[2 * self.bins : -1])
+        return edges, torch.cat([slopes, slopes[:1]])
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         x, log_slope = _solve(z, *self.knots(params))
         return _wrap(x + _wrap(params[-1])), log_slope
 
     def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_slope = _evaluate(_wrap(x - _wrap(params[-1])), *self.knots(params))
+        z, log_slope = evaluate(_wrap(x - _wrap(params[-1])), *self.knots(params))
         # torch's uniform law leaves out its upper end, so rounding must not end there.
         end = math.pi * (1 - torch.finfo(z.dtype).eps)
         return z + (z.clamp(-end, end) - z).detach(), log_slope
-
-
-def _check_bins(bins: int) -> None:
-    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 2:
-        raise ValueError(f"bins must be a whole number, at least 2; got {bins!r}")
 
 
 def _wrap(angle: Tensor) -> Tensor:
@@ -167,54 +159,65 @@ def _wrap(angle: Tensor) -> Tensor:
     return angle - 2 * math.pi * torch.round(angle / (2 * math.pi))
 
 
-def _edges(logits: Tensor, half: float) -> Tensor:
-    """K + 1 knots from −half to half, from the logits of the K distances."""
-    even = 2 * half / logits.shape[0]
-    sizes = even * (FLOOR + (1 - FLOOR) * logits.shape[0] * logits.softmax(0))
-    end = torch.full_like(sizes[:1], half)
-    return torch.cat([-end, sizes[:-1].cumsum(0) - half, end])
+def _edges(logits: Tensor, half: float) -> tuple[Tensor, Tensor]:
+    """x and z of K + 1 knots from −half to half, (2, K + 1, …), and w/h of each bin.
+
+    The logits are those of K widths, then of K heights.
+    """
+    logits = logits.unflatten(0, (2, -1))
+    even = 2 * half / logits.shape[1]
+    sizes = logits.softmax(1) * (2 * half * (1 - FLOOR)) + even * FLOOR
+    end = sizes.new_full((), half).expand_as(sizes[:, :1])
+    edges = torch.cat([-end, sizes[:, :-1].cumsum(1) - half, end], 1)
+    return edges, sizes[0] / sizes[1]
 
 
 def _slopes(left: Tensor, right: Tensor, raw: Tensor) -> Tensor:
-    """dz/dx where bins with these chords meet: their harmonic mean, times e^bounded."""
-    return 2 * left * right / (left + right) * soft_bound(raw, SLOPE_BOUND).exp()
+    """dz/dx where bins of these w/h meet: the harmonic mean of h/w, times e^bounded."""
+    return 2 * soft_bound(raw, SLOPE_BOUND).exp() / (left + right)
 
 
-def _bins(
-    value: Tensor, knots: Tensor, x: Tensor, z: Tensor, slopes: Tensor
-) -> list[Tensor]:
-    """x₀, w, z₀, h, d₀ and d₁ of the bin where each value falls among the knots."""
-    index = (value >= knots[1:-1]).sum(0, keepdim=True)
-    tables = x[:-1], x.diff(dim=0), z[:-1], z.diff(dim=0), slopes[:-1], slopes[1:]
-    return [torch.take_along_dim(table, index, 0).squeeze(0) for table in tables]
+def _bins(value: Tensor, along: int, edges: Tensor, slopes: Tensor) -> list[Tensor]:
+    """x₀, x₁, z₀, z₁, d₀ and d₁ of the bin of each value, an x (along 0) or z (1)."""
+    left = (value >= edges[along, 1:-1]).sum(0)
+    ends = torch.stack([left, left + 1])
+    if slopes.shape[1:] != left.shape:  # one curve for a batch of values
+        ones = (1,) * (left.dim() + 1 - slopes.dim())
+        edges = edges.reshape(*edges.shape[:2], *ones, *edges.shape[2:])
+        edges = edges.expand(-1, -1, *left.shape)
+        slopes = slopes.reshape(len(slopes), *ones, *slopes.shape[1:])
+        slopes = slopes.expand(-1, *left.shape)
+    places = edges.gather(1, ends.expand(2, *ends.shape))
+    return [*places.flatten(0, 1), *slopes.gather(0, ends)]
 
 
-def _evaluate(x: Tensor, *knots: Tensor) -> tuple[Tensor, Tensor]:
-    """z and log dz/dx."""
-    x0, w, z0, h, d0, d1 = _bins(x, knots[0], *knots)
-    xi = ((x - x0) / w).clamp(0, 1)
-    share, log_slope = _in_bin(xi, h / w, d0, d1)
-    return z0 + h * share, log_slope
-
-
-def _solve(z: Tensor, *knots: Tensor) -> tuple[Tensor, Tensor]:
-    """x and log dx/dz."""
-    x0, w, z0, h, d0, d1 = _bins(z, knots[1], *knots)
-    s, share = h / w, ((z - z0) / h).clamp(0, 1)
-    # (z − z₀) / h = share is a quadratic in ξ. Its root in [0, 1], written without a
-    # difference of like numbers, so that rounding never leaves the bin:
-    near, far = 2 * s * share, 2 * s * (1 - share)
-    t = d0 * (1 - share) - d1 * share
-    size = (t.square() + near * far).sqrt() + torch.where(t < 0, -t, t)
-    xi = near / (near + torch.where(t < 0, near * far / size, size))
-    return x0 + w * xi, -_in_bin(xi, s, d0, d1)[1]
-
-
-def _in_bin(xi: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tensor]:
-    """(z − z₀) / h and log dz/dx at ξ in [0, 1]."""
+def evaluate(x: Tensor, edges: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    """z and log dz/dx, for x in the box of knots like those of `Spline.knots`."""
+    x0, x1, z0, z1, d0, d1 = _bins(x, 0, edges, slopes)
+    w, h = x1 - x0, z1 - z0
+    s, xi = h / w, ((x - x0) / w).clamp(0, 1)
     rest = 1 - xi
     mixed = xi * rest
     below = s + (d0 + d1 - 2 * s) * mixed
-    share = (s * xi.square() + d0 * mixed) / below
     rises = d1 * xi.square() + 2 * s * mixed + d0 * rest.square()
-    return share, (rises * (s / below).square()).log()
+    log_slope = (rises * (s / below).square()).log()
+    return z0 + h * (s * xi.square() + d0 * mixed) / below, log_slope
+
+
+def _solve(z: Tensor, edges: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    """x and log dx/dz."""
+    x0, x1, z0, z1, d0, d1 = _bins(z, 1, edges, slopes)
+    w, h = x1 - x0, z1 - z0
+    s, share = h / w, ((z - z0) / h).clamp(0, 1)
+    rest = 1 - share
+    # (z − z₀) / h = share is a quadratic in ξ. Its root in [0, 1], written without a
+    # difference of like numbers, so that rounding never leaves the bin:
+    near, far = 2 * s * share, 2 * s * rest
+    t, product = d0 * rest - d1 * share, near * far
+    root = (t * t + product).sqrt()
+    falls = t < 0
+    size = root + torch.where(falls, -t, t)
+    xi = near / (near + torch.where(falls, product / size, size))
+    # By the implicit function theorem, dξ/dshare = (s + δ ξ(1 − ξ)) / root.
+    below = s + (d0 + d1 - 2 * s) * xi * (1 - xi)
+    return x0 + w * xi, (below / (s * root)).log()

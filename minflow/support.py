@@ -7,44 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
-from minflow.transform import Transform
-
-
-class Between(Constraint):
-    """Vectors with each coordinate strictly between two ends of its own.
-
-    Args:
-        lower, upper: the ends, D floats each; infinite where there is none.
-    """
-
-    event_dim = 1
-
-    def __init__(self, lower: Sequence[float], upper: Sequence[float]) -> None:
-        self.lower, self.upper = tuple(lower), tuple(upper)
-        if len({*self.lower}) == len({*self.upper}) == 1:  # then it is one interval
-            self.lower_bound, self.upper_bound = self.lower[0], self.upper[0]
-
-    def check(self, value: Tensor) -> Tensor:
-        """Whether each point lies inside: (*batch, D) -> (*batch)."""
-        lower, upper = value.new_tensor(self.lower), value.new_tensor(self.upper)
-        return ((lower < value) & (value < upper)).all(-1)
-
-    def somewhere(self, like: Tensor) -> Tensor:
-        """A point inside, shape (D,), in the dtype of another tensor."""
-        middles = [
-            (a + b) / 2 if math.isfinite(a + b)
-            else a + 1 if math.isfinite(a)
-            else b - 1 if math.isfinite(b)
-            else 0.0
-            for a, b in zip(self.lower, self.upper, strict=True)
-        ]  # fmt: skip
-        return like.new_tensor(middles)
-
-    def __repr__(self) -> str:
-        return f"Between({self.lower}, {self.upper})"
+from minflow.transform import Between, Transform
 
 
 class Support(Transform):

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
+
+from minflow.nets import check_whole
 
 
 class Transform(nn.Module):
@@ -40,16 +42,8 @@ class Transform(nn.Module):
 
     def __init__(self, dim: int, context_dim: int = 0) -> None:
         super().__init__()
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"dim must be a whole number, at least 1; got {dim!r}")
-        if (
-            isinstance(context_dim, bool)
-            or not isinstance(context_dim, int)
-            or context_dim < 0
-        ):
-            raise ValueError(
-                f"context_dim must be a whole number, at least 0; got {context_dim!r}"
-            )
+        check_whole("dim", dim, 1)
+        check_whole("context_dim", context_dim, 0)
         self.dim = dim
         self.context_dim = context_dim
 
@@ -207,8 +201,43 @@ class Inverse(Transform):
         return self.transform(x, context)
 
 
+class Between(Constraint):
+    """Vectors with each coordinate strictly between two ends of its own.
+
+    Args:
+        lower, upper: the ends, D floats each; infinite where there is none.
+    """
+
+    event_dim = 1
+
+    def __init__(self, lower: Sequence[float], upper: Sequence[float]) -> None:
+        self.lower, self.upper = tuple(lower), tuple(upper)
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each point lies inside: (*batch, D) -> (*batch)."""
+        lower, upper = value.new_tensor(self.lower), value.new_tensor(self.upper)
+        return ((lower < value) & (value < upper)).all(-1)
+
+    def __repr__(self) -> str:
+        return f"Between({self.lower}, {self.upper})"
+
+
+def ends(constraint: Constraint, dim: int) -> list[tuple[float, float]] | None:
+    """The open interval where a constraint keeps each of D coordinates, (D, 2).
+
+    None if it keeps them in no such intervals.
+
+    >>> ends(constraints.independent(constraints.positive, 1), 2)
+    [(0.0, inf), (0.0, inf)]
+    """
+    if isinstance(constraint, Between):
+        return list(zip(constraint.lower, constraint.upper, strict=True))
+    same = interval(constraint)
+    return None if same is None else [same] * dim
+
+
 def interval(constraint: Constraint) -> tuple[float, float] | None:
-    """The open interval where a constraint keeps each coordinate; None if it is none.
+    """The open interval where a constraint keeps every coordinate; None if it is none.
 
     >>> interval(constraints.real_vector)
     (-inf, inf)
@@ -217,6 +246,9 @@ def interval(constraint: Constraint) -> tuple[float, float] | None:
     """
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint
+    if isinstance(constraint, Between):
+        pairs = {*zip(constraint.lower, constraint.upper, strict=True)}
+        return pairs.pop() if len(pairs) == 1 else None
     lower = getattr(constraint, "lower_bound", None)
     upper = getattr(constraint, "upper_bound", None)
     if lower is None and upper is None and constraint is not constraints.real:

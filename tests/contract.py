@@ -96,6 +96,22 @@ def coupling(scalar_map, closed_form=BOTH, context_dim=0, flip=False, own=False)
     return Promise(make, True, smallest=2, closed_form=closed_form, network_passes=(1, 1))
 
 
+def autoregressive(scalar_map, closed_form=BOTH, context_dim=0, **options) -> Promise:
+    def make(dim: int) -> mf.Transform:
+        return mf.Autoregressive(dim, scalar_map, context_dim, (12, 12), **options)
+
+    # From z to x each unit is computed once, by `Incremental`, and no layer is called.
+    return Promise(make, True, closed_form=closed_form, network_passes=(0, 1))
+
+
+def backwards(scalar_map) -> Promise:
+    def make(dim: int) -> mf.Transform:
+        layer = mf.Autoregressive(dim, scalar_map, 2, (8, 8), range(dim)[::-1], 0)
+        return mf.Inverse(layer)
+
+    return Promise(make, True, network_passes=(1, 0))
+
+
 def standardize(dim: int) -> mf.Transform:
     rows = torch.arange(4.0 * dim).reshape(4, dim).square()
     return mf.Standardize.of(rows / rows.std(0))
@@ -171,6 +187,22 @@ CONTRACT = {
     "Coupling[Spline] with a context": coupling(mf.Spline(4), context_dim=2, flip=True),
     "Coupling[CircularSpline]": coupling(mf.CircularSpline(4)),
     "Coupling[MixtureCDF]": coupling(mf.MixtureCDF(3), closed_form=("inverse",), own=True),
+    "Autoregressive[Affine]": autoregressive(mf.Affine()),
+    "Autoregressive[Affine] residual": autoregressive(mf.Affine(), residual=True),
+    "Autoregressive[Affine] with a context": autoregressive(mf.Affine(), context_dim=2, seed=1),
+    "Autoregressive[Spline]": autoregressive(mf.Spline(4)),
+    "Autoregressive[CircularSpline]": autoregressive(mf.CircularSpline(4)),
+    "Autoregressive[MixtureCDF]": autoregressive(mf.MixtureCDF(3), closed_form=("inverse",)),
+    "Autoregressive[Monotone]": autoregressive(
+        mf.Monotone(3), closed_form=("inverse",), context_dim=2, residual=True
+    ),
+    "Inverse[Autoregressive]": backwards(mf.Reversed(mf.Affine())),
+    "Elementwise[Monotone]": Promise(
+        elementwise(mf.Monotone(3)), mixes=False, closed_form=("inverse",)
+    ),
+    "Elementwise[Reversed]": Promise(
+        elementwise(mf.Reversed(mf.MixtureCDF(3))), mixes=False, closed_form=("forward",)
+    ),
     "Elementwise[Additive]": Promise(elementwise(mf.Additive()), mixes=False),
     "Elementwise[Spline]": Promise(elementwise(mf.Spline(5)), mixes=False),
     "Elementwise[CircularSpline]": Promise(elementwise(mf.CircularSpline(5)), mixes=False),

@@ -9,6 +9,7 @@ from contract import CONTRACT, Conditional, StartsFromData
 from torch import nn
 
 import minflow as mf
+from minflow.autoregressive import InPlace as QuickWalk
 from minflow.testing import CHECKS, check_transform
 
 
@@ -316,6 +317,108 @@ class OrderTwice(mf.Permute):
         return self.forward(x)
 
 
+class Masked(mf.Autoregressive):
+    """A small one with a residual layer, in another order; mild, so that a grid finds its mass."""
+
+    def __init__(self, dim):
+        order = [*range(1, dim), 0]
+        super().__init__(dim, mf.Affine(bound=1.0), 0, (12, 12), order, residual=True)
+
+
+class SeesItself(Masked):
+    """>= where > is meant: what is made for a coordinate sees that coordinate too."""
+
+    def __init__(self, dim):
+        super().__init__(dim)
+        position = torch.tensor([self.order.index(d) for d in range(dim)]).repeat(2)
+        units = torch.tensor([p for p, n in enumerate(self.net.sizes[-2]) for _ in range(n)])
+        self.net.layers[-1].mask = position.unsqueeze(-1) + 1 >= units
+        first = torch.tensor([self.order.index(d) for d in range(dim)])
+        self.net.layers[0].mask = units.unsqueeze(-1) >= first
+
+
+class UnitsUnsorted(Masked):
+    """The masks of units whose degrees stand in any order: right, but the walk takes them sorted."""
+
+    def __init__(self, dim):
+        super().__init__(dim)
+        turned = torch.arange(12).flip(0)
+        first, second, last = self.net.layers
+        first.mask, last.mask = first.mask[turned], last.mask[:, turned]
+        second.mask = second.mask[turned][:, turned]
+
+
+class ForgetsItsOrder(Masked):
+    """From base to data coordinate by coordinate as they stand, whatever the order."""
+
+    def forward(self, z, context=None):
+        order, self.order = self.order, tuple(range(self.dim))
+        try:
+            return super().forward(z, context)
+        finally:
+            self.order = order
+
+
+class ForgetsASkip(QuickWalk):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.skips = [False] * len(self.skips)
+
+
+class ForgetsASkipInPlace(Masked):
+    """Right with gradients, wrong without: so its gradients are not those of its values."""
+
+    def _one_by_one(self, walk, z, context):
+        quick = walk is QuickWalk
+        return super()._one_by_one(ForgetsASkip if quick else walk, z, context)
+
+
+class MasksArePlain(Masked):
+    def __init__(self, dim):
+        super().__init__(dim)
+        for layer in self.net.layers if self.net is not None else ():
+            mask = layer.mask
+            del layer.mask
+            layer.mask = mask
+
+
+class WholePasses(Masked):
+    """Right, but a pass of the whole network for each coordinate."""
+
+    def forward(self, z, context=None):
+        x = torch.zeros_like(z)
+        for _ in range(self.dim):
+            params = (self.params + self.net(x)).movedim(-2, 0)
+            x, log_slope = self.scalar_map.forward(z, params)
+        return x, log_slope.sum(-1)
+
+
+class SharesItsRoom(Masked):
+    """What is known of one point is known of the next: its sums run over the batch."""
+
+    def inverse(self, x, context=None):
+        seen = x.mean(0).expand_as(x) if x.dim() > 1 and len(x) else x
+        params = (self.params + self.net(seen)).movedim(-2, 0)
+        z, log_slope = self.scalar_map.inverse(x, params)
+        return z, log_slope.sum(-1)
+
+
+class LosesTheGraph(Masked):
+    """Takes the way without gradients where they are asked for."""
+
+    def _watched(self, z, context):
+        return False
+
+
+class BlindToItsContext(mf.Autoregressive):
+    def __init__(self, dim):
+        super().__init__(dim, mf.Affine(bound=1.0), 2, (12, 12))
+
+    def _one_batch(self, value, context):
+        value, context = super()._one_batch(value, context)
+        return value, torch.zeros_like(context)
+
+
 def affine(dim):
     return Conditional(dim, mf.Affine())
 
@@ -334,6 +437,9 @@ BROKEN = {
         dict(make=coupling(SeesWhatItMoves)),
         dict(make=coupling(KeepsTheWrongHalf)),
         dict(make=OrderTwice),
+        dict(make=SeesItself),
+        dict(make=UnitsUnsorted),
+        dict(make=ForgetsItsOrder),
     ],
     "log-det equals the Jacobian's": [
         dict(make=FlippedSign),
@@ -342,6 +448,7 @@ BROKEN = {
         dict(make=coupling(SumsOneCoordinate)),
         dict(make=coupling(SumsOneCoordinate, mf.Spline(4))),
         dict(make=coupling(SeesWhatItMoves)),
+        dict(make=SeesItself),
     ],
     "densities keep their mass": [dict(make=FlippedSign), dict(make=TwoPercentTooMuch)],
     "any batch shape": [
@@ -357,11 +464,14 @@ BROKEN = {
         dict(make=DeadScale),
         dict(make=WrongGradient),
         dict(make=DetachedLogDet),
+        dict(make=ForgetsASkipInPlace),
+        dict(make=LosesTheGraph),
     ],
-    "rows do not see each other": [dict(make=CentresTheBatch)],
+    "rows do not see each other": [dict(make=CentresTheBatch), dict(make=SharesItsRoom)],
     "the context matters": [
         dict(make=lambda dim: IgnoresContext(dim, mf.Affine())),
         dict(make=lambda dim: HalfTheContext(dim, mf.Affine())),
+        dict(make=BlindToItsContext),
     ],
     "mixes coordinates as declared": [
         dict(make=ClaimsToMix, mixes=True),
@@ -374,10 +484,12 @@ BROKEN = {
         dict(make=StartInAList),
         dict(make=OrderIsPlain),
         dict(make=OrderIsNotSaved),
+        dict(make=MasksArePlain),
     ],
     "network passes as promised": [
         dict(make=lambda dim: TwoPasses(dim, mf.Affine()), network_passes=(1, 1)),
         dict(make=affine, network_passes=(1, 2)),
+        dict(make=WholePasses, network_passes=(0, 1)),
     ],
     "one graph for the closed form": [dict(make=BreaksTheGraph)],
 }
@@ -422,7 +534,7 @@ def test_findings_print_in_a_terminal_and_in_a_notebook():
 
 
 def test_honest_base_classes_of_the_twins_pass():
-    for make in (StartsFromData, affine, Falls):
+    for make in (StartsFromData, affine, Falls, Masked):
         assert check_transform(make).ok
 
 

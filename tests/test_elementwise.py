@@ -10,6 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import minflow as mf
 from minflow.solve import monotone_root
+from minflow.transform import interval
 
 LINE_MAPS = [mf.Affine(), mf.LeakyReLU(), mf.MixtureCDF(5), mf.MixtureCDF(1)]
 finite = st.floats(-30, 30, allow_nan=False)
@@ -129,6 +130,41 @@ def test_gradients_through_both_directions_equal_differences(which):
     for way in (which.forward, which.inverse):
         assert gradcheck(way, (value, params), check_forward_ad=True)
         assert gradgradcheck(way, (value, params))
+
+
+REVERSIBLE = [*LINE_MAPS, mf.Spline(4), mf.CircularSpline(4), mf.Sigmoid(), mf.Logit()]
+
+
+@pytest.mark.parametrize("which", REVERSIBLE, ids=repr)
+def test_reversed_is_the_map_with_its_directions_exchanged(which):
+    turned = mf.Reversed(which)
+    torch.manual_seed(0)
+    params = torch.randn(which.num_params, 1, dtype=torch.float64)
+    value = torch.rand(7, dtype=torch.float64)  # inside every domain and codomain
+    for way, other in ((turned.forward, which.inverse), (turned.inverse, which.forward)):
+        for one, wanted in zip(way(value, params), other(value, params), strict=True):
+            assert torch.equal(one, wanted)
+    twice = mf.Reversed(turned).forward(value, params)
+    assert all(map(torch.equal, twice, which.forward(value, params)))
+    assert (turned.num_params, turned.soft_bounded) == (which.num_params, which.soft_bounded)
+    assert interval(turned.domain) == interval(which.codomain)
+    assert interval(turned.codomain) == interval(which.domain)
+    for one, wanted in zip(turned.features(value), which.features(value), strict=True):
+        assert torch.equal(one, wanted)
+
+
+def test_reversed_maps_are_equal_when_what_they_turn_is():
+    assert mf.Reversed(mf.Affine(2.0)) == mf.Reversed(mf.Affine(2.0))
+    assert mf.Reversed(mf.Affine(2.0)) != mf.Reversed(mf.Affine(3.0))
+    layer = mf.Elementwise(2, mf.Reversed(mf.Sigmoid()))
+    assert layer.domain.check(torch.tensor([0.5, 0.9]))
+    assert not layer.domain.check(torch.tensor([0.5, 1.5]))
+
+
+@pytest.mark.parametrize("wrong", [mf.Affine, None, "Affine"])
+def test_what_cannot_be_reversed_is_named(wrong):
+    with pytest.raises(TypeError, match="scalar_map must be a ScalarMap such as Affine"):
+        mf.Reversed(wrong)
 
 
 def cubic(x):

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import jacobian
 from torch.special import digamma
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import minflow
 from minflow.elementwise import soft_bound
+from minflow.nets import MaskedMLP
 from minflow.run import Plan
 
 PAGE = (Path(__file__).resolve().parent.parent / "book" / "formulas.md").read_text("utf-8")
@@ -630,9 +632,64 @@ def test_mixture_cdf_as_the_sheet_writes_it() -> None:
     close(log_weights.exp().sum(), 1.0)
 
 
+def test_monotone_as_the_sheet_writes_it() -> None:
+    k = 3
+    scalar_map = minflow.Monotone(k)
+    params = points(k**2 + 4 * k + 2, 1) / 2
+    free = params.squeeze(-1)
+    t, rho, alpha, nu, beta, gamma = free[: 4 * k + 2].split([1, 1, k, k, k, k])
+    omega = free[4 * k + 2 :].reshape(k, k)
+    u = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+
+    def h(r: Tensor) -> Tensor:
+        return 3 * torch.tanh(r / 3)
+
+    s = math.log(1 / 2) + h(rho)
+    a, v = h(alpha).exp(), h(nu).exp() / k
+    b, c = beta + 2 * u, gamma + u / 2
+    w = omega.exp() / omega.exp().sum(1, keepdim=True)
+
+    def units(x: Tensor) -> Tensor:
+        return c + torch.tanh(x.unsqueeze(-1) * a + b) @ w.mT
+
+    def f_inverse(x: Tensor) -> Tensor:
+        return s.exp() * x + t + torch.tanh(units(x)) @ v
+
+    x = torch.linspace(-6, 6, 13, dtype=torch.float64)
+    z = f_inverse(x)
+    inner = (1 - torch.tanh(x.unsqueeze(-1) * a + b) ** 2) * a
+    slope = s.exp() + ((1 - torch.tanh(units(x)) ** 2) * (inner @ w.mT)) @ v
+    close(slope, jacobian(f_inverse, x).diagonal())
+    assert (slope > s.exp()).all()
+    close(scalar_map.inverse(x, params)[0], z)
+    close(scalar_map.inverse(x, params)[1], slope.log())
+    close(scalar_map.forward(z, params)[0], x)
+    close(scalar_map.forward(z, params)[1], -slope.log())
+    assert ((z - t - v.sum()) * (-s).exp() < x).all()
+    assert (x < (z - t + v.sum()) * (-s).exp()).all()
+
+
+@pytest.mark.parametrize("name", ["Affine", "Sigmoid", "MixtureCDF"])
+def test_reversed_as_the_sheet_writes_it(name: str) -> None:
+    given = getattr(minflow, name)()
+    turned = minflow.Reversed(given)
+    params = points(given.num_params, 1)
+    x = torch.linspace(-2, 2, 5, dtype=torch.float64)
+    z, log_slope = given.forward(x, params)  # the given map's g, from x to z
+    close(turned.inverse(x, params)[0], z)
+    close(turned.inverse(x, params)[1], log_slope)
+    close(turned.forward(z, params)[0], x)
+    close(turned.forward(z, params)[1], -log_slope)
+    own, other = minflow.Elementwise(2, given), minflow.Elementwise(2, turned)
+    interval = minflow.transform.interval
+    assert interval(other.domain) == interval(own.codomain)
+    assert interval(other.codomain) == interval(own.domain)
+
+
 def test_soft_bound_as_the_sheet_writes_it() -> None:
     bounds = minflow.Affine().bound, minflow.LeakyReLU().bound, minflow.TriangularAffine.BOUND
     assert bounds == (5, 5, 5)
+    assert minflow.Monotone().bound == 3
     close(soft_bound(number(3.0), 5), 5 * math.tanh(3 / 5))
     assert soft_bound(number(1e6), 5) == 5
 
@@ -696,7 +753,8 @@ def root_of_the_quadratic(z: Tensor, knots: Tensor, k: int) -> Tensor:
 def test_spline_as_the_sheet_writes_it(name: str) -> None:
     scalar_map, half, circular = SPLINES[name]
     params, knots = raw_knots(name)
-    for said, made in zip(knots, scalar_map.knots(params), strict=True):
+    edges, slopes = scalar_map.knots(params)
+    for said, made in zip(knots, [*edges, slopes], strict=True):
         close(made.squeeze(-1), said)
     turn = params[-1] if circular else number(0.0)
 
@@ -744,6 +802,7 @@ COUPLINGS = {
     "Additive()": (minflow.Additive(), 1, lambda z, p: z + p[0]),
     "Affine()": (minflow.Affine(), 2, lambda z, p: z * (5 * (p[1] / 5).tanh()).exp() + p[0]),
     "MixtureCDF(K)": (minflow.MixtureCDF(4), 12, None),
+    "Monotone(K)": (minflow.Monotone(4), 34, None),
     "Spline(K)": (minflow.Spline(4), 11, None),
     "CircularSpline(K)": (minflow.CircularSpline(4), 13, None),
 }
@@ -780,6 +839,270 @@ def test_coupling_as_the_sheet_writes_it(name: str, dim: int, flip: bool) -> Non
     close(whole[b, b], torch.diag(log_slopes.exp()))
     assert whole[b, a].abs().min() > 0
     close(value, torch.linalg.slogdet(whole).logabsdet)
+
+
+def moved_by_affine(v: Tensor, p: Tensor) -> Tensor:
+    return v * (5 * torch.tanh(p[1] / 5)).exp() + p[0]
+
+
+AUTOREGRESSIVE = {
+    # name on the sheet: the numbers P for K = 4, and x of z or z of x for given parameters
+    "Autoregressive(D, Affine())": (2, moved_by_affine, None),
+    "Autoregressive(D, Reversed(Affine()))": (2, None, moved_by_affine),
+    "Inverse(Autoregressive(D, Reversed(Affine())))": (2, moved_by_affine, None),
+    "Autoregressive(D, Spline(K))": (3 * 4 - 1, None, None),
+    "Autoregressive(D, MixtureCDF(K))": (3 * 4, None, None),
+    "Autoregressive(D, Monotone(K))": (4**2 + 4 * 4 + 2, None, None),
+}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 3, 1)], ids=str)
+@pytest.mark.parametrize("name", AUTOREGRESSIVE)
+def test_autoregressive_as_the_sheet_writes_it(name: str, order: tuple[int, ...]) -> None:
+    """The layer is made from its name on the sheet; the parameters from what is before alone."""
+    numbers, forward, inverse = AUTOREGRESSIVE[name]
+    made_so = functools.partial(minflow.Autoregressive, hidden=(24, 24), order=order)
+    places = {"Autoregressive": made_so, "D": 4, "K": 4}
+    torch.manual_seed(0)
+    layer = eval(name, vars(minflow) | places).double()
+    turned = isinstance(layer, minflow.Inverse)
+    inner = layer.transform if turned else layer
+    scalar_map = inner.scalar_map
+    assert scalar_map.num_params == numbers
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    z = torch.linspace(-1.5, 1.2, 4, dtype=torch.float64)
+    x, value = layer(z)
+    close(layer.inverse(x)[0], z)
+    close(layer.inverse(x)[1], -value)
+    seen, other = (z, x) if turned else (x, z)
+    log_slopes = []
+    for p, i in enumerate(order):
+        before = torch.zeros(4, dtype=torch.float64)
+        before[list(order[:p])] = seen[list(order[:p])]  # what comes later is not needed
+        theta = (inner.params + inner.net(before))[:, i]
+        moved, log_slope = scalar_map.forward(other[i], theta)
+        close(seen[i], moved)
+        log_slopes.append(-log_slope if turned else log_slope)
+        if forward is not None:
+            close(x[i], forward(z[i], theta))
+        if inverse is not None:
+            close(z[i], inverse(x[i], theta))
+    close(value, sum(log_slopes))
+    whole, *elsewhere = (
+        jacobian(lambda z: layer(z)[0], start)[list(order)][:, list(order)]
+        for start in (z, z / 2, -z, z + 1)
+    )
+    for one in (whole, *elsewhere):
+        close(one.triu(1), torch.zeros(4, 4))
+    depends = sum(one.abs() for one in (whole, *elsewhere)) > 0  # a ReLU may rest at one point
+    assert torch.equal(depends, torch.ones(4, 4).tril().bool())
+    close(whole.diagonal().log().sum(), value)
+
+
+@pytest.mark.parametrize("make", [minflow.maf, minflow.iaf], ids=["maf", "iaf"])
+def test_the_affine_layers_of_maf_and_iaf_as_the_sheet_writes_them(make: Callable) -> None:
+    """z_i = x_i e^s + t for maf, x_i = z_i e^s + t for iaf; |s| < 2."""
+    torch.manual_seed(0)
+    (layer,) = make(3, layers=1, hidden=(8,)).double().transform
+    inner = layer.transform if make is minflow.iaf else layer
+    torch.nn.init.normal_(inner.params, std=3)
+    given = points(3)
+    result, value = layer(given) if make is minflow.iaf else layer.inverse(given)
+    t, raw = inner.params + inner.net(given)
+    s = 2 * torch.tanh(raw / 2)
+    close(result, given * s.exp() + t)
+    close(value, s.sum())
+
+
+def test_nsf_ar_has_the_spline_of_the_sheet() -> None:
+    layer, *_ = minflow.nsf_ar(3, layers=1, bins=5, bound=3.0).transform
+    assert isinstance(layer, minflow.Autoregressive)
+    assert layer.scalar_map == minflow.Spline(5, 3.0)
+
+
+def test_every_positive_density_is_one_map_of_conditional_cdfs() -> None:
+    """For a mixture on the plane, of which all conditional CDFs are known."""
+    phi = torch.special.ndtr
+    weights, means, sds = [0.25, 0.75], [(0.0, 1.0), (2.0, -1.0)], [(1.0, 0.3), (0.5, 0.6)]
+    parts = list(zip(weights, means, sds, strict=True))
+
+    def cdfs(x: Tensor) -> Tensor:
+        first = torch.stack([w * normal(x[0], m[0], s[0]) for w, m, s in parts])
+        given = first / first.sum()
+        return torch.stack(
+            [
+                sum(w * phi((x[0] - m[0]) / s[0]) for w, m, s in parts),
+                sum(
+                    r * phi((x[1] - m[1]) / s[1]) for r, (_, m, s) in zip(given, parts, strict=True)
+                ),
+            ]
+        )
+
+    def f_inverse(x: Tensor) -> Tensor:
+        return torch.special.ndtri(cdfs(x))
+
+    for x in torch.tensor([[0.1, 0.9], [1.4, -0.8], [1.0, 0.3]], dtype=torch.float64):
+        marginal, given = jacobian(cdfs, x).diagonal()
+        close(marginal * given, mixture_parts(x).sum())  # the chain rule
+        whole = jacobian(f_inverse, x)
+        assert whole[0, 1] == 0
+        assert whole[1, 0] != 0
+        log_q = normal(f_inverse(x)).log().sum() + torch.linalg.slogdet(whole).logabsdet
+        close(log_q, mixture_parts(x).sum().log())
+
+
+def test_with_a_logistic_base_each_conditional_is_a_mixture() -> None:
+    torch.manual_seed(0)
+    layer = minflow.Autoregressive(3, minflow.MixtureCDF(4), hidden=(8,)).double()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    x = points(3)
+    z, value = layer.inverse(x)
+    log_q = (torch.sigmoid(z).log() + torch.sigmoid(-z).log()).sum() + value
+    log_weights, means, log_scales = layer.scalar_map.mixture(layer.params + layer.net(x))
+    u = (x - means) / log_scales.exp()
+    pieces = log_weights.exp() * torch.sigmoid(u) * torch.sigmoid(-u) / log_scales.exp()
+    close(log_q, pieces.sum(0).log().sum())
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("context_dim", [0, 2])
+def test_masks_as_the_sheet_writes_them(context_dim: int, seed: int | None) -> None:
+    order, features, outputs = (2, 0, 3, 1), 2, 3
+    net = MaskedMLP(4, outputs, (9, 7), context_dim, features, order, seed)
+    positions = [order.index(d) + 1 for d in range(4)]
+    degrees = [[0] * context_dim + positions * features]
+    for numbers in net.sizes[1:-1]:  # hidden units, sorted: how many have each degree
+        degrees.append([m for m, many in enumerate(numbers) for _ in range(many)])
+        assert degrees[-1][-1] <= 3
+        assert degrees[-1][0] >= (0 if context_dim else 1)
+    degrees.append([p - 1 for p in positions] * outputs)
+    paths = torch.eye(len(degrees[0]))
+    for layer, m_j, m_k in zip(net.layers, degrees[:-1], degrees[1:], strict=True):
+        mask = torch.tensor([[float(k >= j) for j in m_j] for k in m_k])
+        seen = points(5, len(m_j)).float()
+        bias = 0 if layer.bias is None else layer.bias
+        close(layer(seen), seen @ (layer.weight * mask).mT + bias)
+        paths = mask @ paths
+    for row, to in zip(paths, positions * outputs, strict=True):
+        for number, start in zip(row[context_dim:], positions * features, strict=True):
+            if seed is None:
+                assert (number > 0) == (start < to)
+            else:
+                assert number == 0 or start < to
+
+
+class Products(TorchDispatchMode):
+    """Counts the multiplications in products of matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        if func.overloadpacket.__name__ in ("mm", "addmm", "addmm_"):
+            left, right = args[-2:]
+            self.count += left.shape[0] * left.shape[1] * right.shape[1]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dim", [2, 5, 20])
+def test_cost_as_the_sheet_writes_it(dim: int) -> None:
+    """The products of each way; and Jacobi's iteration, which makes a pass in each step."""
+    torch.manual_seed(0)
+    layer = minflow.Autoregressive(dim, minflow.Affine(), hidden=(24, 24)).double()
+    torch.nn.init.normal_(layer.params)
+    weights = sum(part.weight.numel() for part in layer.net.layers)
+    ones = sum(int(part.mask.sum()) for part in layer.net.layers)
+    assert ones < weights
+    z = points(7, dim)
+    with Products() as once:
+        x = layer(z)[0].detach()
+    assert once.count == 7 * ones
+    with Products() as grouped, torch.no_grad():
+        close(layer(z)[0], x)
+    assert 7 * ones <= grouped.count <= 7 * weights
+    with Products() as one_pass:
+        close(layer.inverse(x)[0], z)
+    assert one_pass.count == 7 * weights
+    guess = points(7, dim) - 1
+    with Products() as passes:
+        for k in range(dim):
+            assert k > 1 or (guess - x).abs().max() > 1e-3  # one pass is not enough
+            params = (layer.params + layer.net(guess)).movedim(-2, 0)
+            guess = layer.scalar_map.forward(z, params)[0].detach()
+            close(guess[:, : k + 1], x[:, : k + 1])
+    assert passes.count == dim * 7 * weights
+
+
+def test_the_table_of_costs_is_checked_row_by_row() -> None:
+    ways = {"$x \\to z$", "$z \\to x$, a pass for each coordinate", "$z \\to x$, each unit once"}
+    assert {row[0] for row in rows("The library's maps") if len(row) == 3} == ways
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_what_one_affine_layer_leaves_of_the_banana(first: int) -> None:
+    """The formula is the divergence to the layer with p's own moments, and none is nearer."""
+    x1 = torch.linspace(-7, 50, 2001, dtype=torch.float64)
+    x2 = torch.linspace(-14, 14, 1001, dtype=torch.float64)
+    x = torch.stack(torch.meshgrid(x1, x2, indexing="ij"), -1)
+    log_p = minflow.data.Banana(sigma=2).log_prob(x)
+    other = 1 if first == 1 else 0  # which dimension of the grid the second coordinate is
+    lines = [x1, x2][first - 1], [x1, x2][2 - first]
+    steps = [line[1] - line[0] for line in lines]
+    area = steps[0] * steps[1]
+    p = log_p.exp()
+    close((p * area).sum(), 1)
+    marginal = p.sum(other) * steps[1]
+    mean = (marginal * lines[0]).sum() * steps[0]
+    variance = (marginal * (lines[0] - mean) ** 2).sum() * steps[0]
+    later = x[..., 2 - first]
+    given = p / marginal.unsqueeze(other).clamp(min=1e-300)
+    means = (given * later).sum(other, keepdim=True) * steps[1]
+    variances = (given * (later - means) ** 2).sum(other, keepdim=True) * steps[1]
+    variances = variances.clamp(min=1e-3)  # where p is zero in float64
+
+    def half_log(v: Tensor) -> Tensor:
+        return 0.5 * torch.log(2 * math.pi * math.e * v)
+
+    entropy = math.log(2 * math.pi * math.e * 2)
+    formula = half_log(variance) + (p * half_log(variances)).sum() * area - entropy
+
+    def gap(*factors: float) -> Tensor:
+        earlier = x[..., first - 1]
+        q = normal_log(earlier, mean, factors[0] * variance)
+        q = q + normal_log(later, means, factors[1] * variances)
+        return (p * (log_p - q)).sum() * area
+
+    close(gap(1, 1), formula)
+    for factors in ((0.95, 1), (1.05, 1), (1, 0.95), (1, 1.05)):
+        assert gap(*factors) > formula + 1e-4
+    said = re.search(r"`Banana\(sigma=2\)` it is (\S+) with \$x_2\$ first, and (\S+) with", PAGE)
+    assert abs(formula - float(said[3 - first])) < 6e-5
+
+
+def normal_log(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    return -0.5 * ((x - mean) ** 2 / variance + torch.log(2 * math.pi * variance))
+
+
+def test_causal_attention_as_the_sheet_writes_it() -> None:
+    x = points(4, 3)  # four coordinates, each made into three numbers
+    to_q, to_k, to_v = points(3, 3, 2)
+    mask = torch.full((4, 4), -math.inf, dtype=torch.float64).triu(1)
+
+    def attend(x: Tensor) -> Tensor:
+        q, k, v = x @ to_q, x @ to_k, x @ to_v
+        return torch.softmax(q @ k.mT / math.sqrt(2) + mask, -1) @ v
+
+    depends = jacobian(attend, x).abs().sum((1, 3)) > 0
+    assert torch.equal(depends, torch.ones(4, 4).tril().bool())
+    mine = torch.nn.functional.scaled_dot_product_attention(
+        *(x @ to for to in (to_q, to_k, to_v)), is_causal=True
+    )
+    close(attend(x), mine)
 
 
 @pytest.mark.parametrize("make", [minflow.realnvp, minflow.glow], ids=["realnvp", "glow"])
@@ -905,6 +1228,7 @@ def some_transforms() -> dict[str, minflow.Transform]:
         "Radial": minflow.Radial(3),
         "Sylvester": minflow.Sylvester(3, rank=2),
         "Coupling": minflow.Coupling(3, minflow.Affine(), hidden=(8,)),
+        "Autoregressive": minflow.Autoregressive(3, minflow.Affine(), hidden=(8,)),
         "ActNorm": minflow.ActNorm(3),
         "Permute": minflow.Permute.of([2, 0, 1]),
         "LU": minflow.LU(3),
@@ -1150,7 +1474,7 @@ def test_domains_as_the_sheet_writes_them() -> None:
     line, unit, circle = (-math.inf, math.inf), (0.0, 1.0), (-math.pi, math.pi)
     said = {"line": line, "(0, 1)": unit, "circle": circle}
     table = {row[0]: row[3] for row in rows("The library's maps") if len(row) == 5}
-    for name in (*SCALAR, *SPLINES, "MixtureCDF"):
+    for name in (*SCALAR, *SPLINES, "MixtureCDF", "Monotone"):
         layer = minflow.Elementwise(2, getattr(minflow, name)())
         start, end = table[name].split(" → ")
         assert minflow.transform.interval(layer.domain) == pytest.approx(said[start]), name
@@ -1164,9 +1488,11 @@ def test_every_map_of_the_library_is_on_the_sheet_and_checked() -> None:
         if isinstance(thing := getattr(minflow, name), type)
         and issubclass(thing, minflow.Transform | minflow.ScalarMap)
     } - {"Transform", "ScalarMap"}
-    assert public == {*SCALAR, *SPLINES, "MixtureCDF", *some_transforms()}
+    others = {"MixtureCDF", "Monotone", "Reversed"}
+    assert public == {*SCALAR, *SPLINES, *others, *some_transforms()}
     activations = {f'"{name}"' for name in ACTIVATIONS}
-    assert names("The library's maps") == public | activations | {*COUPLINGS, *COLUMNS}
+    found = {row[0].strip("| ") for row in rows("The library's maps") if len(row) != 3}
+    assert found == public | activations | {*COUPLINGS, *AUTOREGRESSIVE, *COLUMNS}
     assert minflow.planar.ACTIVATIONS.keys() == ACTIVATIONS.keys()
 
 

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
-from minflow import live
+from minflow import Affine, Autoregressive, live
+from minflow.autoregressive import Incremental
+from minflow.nets import MaskedMLP, _degrees
 
 SVG = "{http://www.w3.org/2000/svg}"
 VOID = {"img", "meta", "input", "link", "br", "hr"}
@@ -53,7 +55,15 @@ def output(figure: live.LiveFigure | None = None) -> str:
 
 
 FIGURES = pytest.mark.parametrize(
-    "make", [live.change_of_variables, live.kl, live.planar, live.coupling, live.spline]
+    "make",
+    [
+        live.change_of_variables,
+        live.kl,
+        live.planar,
+        live.coupling,
+        live.spline,
+        live.autoregressive,
+    ],
 )
 
 
@@ -289,6 +299,19 @@ def show(browser: Any) -> Iterator[Any]:
     for context in contexts:
         context.close()
     assert faults == []  # no console message, no page error, no request, in any of these tests
+
+
+def opening(make: Any) -> Any:
+    """A fixture that shows a figure, made with the start that it is called with."""
+
+    @pytest.fixture
+    def shown(show: Any) -> Any:
+        def open_figure(start: dict[str, Any] | None = None, **options: Any) -> Shown:
+            return show(shown=output(make(**start or {})), **options)
+
+        return open_figure
+
+    return shown
 
 
 LINES = [
@@ -795,12 +818,7 @@ def test_the_words_and_the_still_picture_of_the_kl_figure_are_true():
 # ---- a planar and a radial layer -----------------------------------------------------------
 
 
-@pytest.fixture
-def show_planar(show: Any) -> Any:
-    def open_figure(start: dict[str, Any] | None = None, **options: Any) -> Shown:
-        return show(shown=output(live.planar(**start or {})), **options)
-
-    return open_figure
+show_planar = opening(live.planar)
 
 
 def planar_state(w: tuple, u: tuple, b: float) -> dict[str, Any]:
@@ -1263,12 +1281,7 @@ def test_a_layer_outside_the_figure_is_an_error(start, message):
 # ---- an affine coupling layer --------------------------------------------------------------
 
 
-@pytest.fixture
-def show_coupling(show: Any) -> Any:
-    def open_figure(start: dict[str, Any] | None = None, **options: Any) -> Shown:
-        return show(shown=output(live.coupling(**start or {})), **options)
-
-    return open_figure
+show_coupling = opening(live.coupling)
 
 
 def smooth(values: Any) -> Any:
@@ -1567,12 +1580,7 @@ def test_a_coupling_outside_the_figure_is_an_error(start, message):
 # ---- a monotone spline ---------------------------------------------------------------------
 
 
-@pytest.fixture
-def show_spline(show: Any) -> Any:
-    def open_figure(start: dict[str, Any] | None = None, **options: Any) -> Shown:
-        return show(shown=output(live.spline(**start or {})), **options)
-
-    return open_figure
+show_spline = opening(live.spline)
 
 
 def spline_state(z: Any, x: Any, slope: Any, probe: float = 0.3) -> dict[str, Any]:
@@ -1871,3 +1879,523 @@ def test_the_words_and_the_still_picture_of_the_spline_are_true():
 def test_a_spline_outside_the_figure_is_an_error(start, message):
     with pytest.raises(ValueError, match=message):
         live.spline(**start)
+
+
+# ---- a masked network ----------------------------------------------------------------------
+
+
+show_network = opening(live.autoregressive)
+
+NETWORKS = [
+    {"order": order, "seed": seed}
+    for order in ((0, 1), (1, 0), (2, 0, 1), (0, 1, 2, 3), (2, 0, 3, 1), (4, 1, 0, 3, 2))
+    for seed in (None, 1, 5, 8)
+]
+
+
+def network(order: Any, seed: int | None) -> MaskedMLP:
+    """The library's network, in double precision, with every weight 1 and no biases."""
+    net = MaskedMLP(len(order), 1, (6, 6), order=order, seed=seed).double()
+    for name, values in net.named_parameters():
+        torch.nn.init.constant_(values, float("weight" in name))
+    return net
+
+
+def layers_of(net: MaskedMLP) -> list[Tensor]:
+    """What stands in the units of each layer at x = (1, ..., 1), for autograd to follow."""
+    values = [torch.ones(net.dim, **DOUBLE, requires_grad=True)]
+    hooks = [
+        layer.register_forward_hook(lambda _layer, _inputs, made: values.append(made))
+        for layer in net.layers
+    ]
+    net(values[0])
+    for hook in hooks:
+        hook.remove()
+    return values
+
+
+def slopes(values: list[Tensor], later: int, earlier: int) -> Tensor:
+    """How each unit of a later layer changes with each of an earlier one: paths, as weights are 1."""
+    rows = [torch.autograd.grad(v, values[earlier], retain_graph=True)[0] for v in values[later]]
+    return torch.stack(rows)
+
+
+def network_state(start: dict[str, Any], unit: Any = (0, 0), step: int = 0) -> dict[str, Any]:
+    opened = live.autoregressive(**start).start
+    return {**opened, "unit": list(unit), "step": step, "byOrder": False}
+
+
+@pytest.mark.parametrize("start", NETWORKS, ids=str)
+def test_the_start_has_the_degrees_of_the_library_and_leaves_the_generator_alone(start):
+    before = torch.get_rng_state()
+    degrees = live.autoregressive(**start).start["degrees"]
+    assert torch.equal(torch.get_rng_state(), before)
+    sizes = MaskedMLP(len(start["order"]), 1, (6, 6), **start).sizes
+    expected = [[m for m, many in enumerate(layer) for _ in range(many)] for layer in sizes[1:3]]
+    assert degrees == expected
+
+
+def test_the_networks_of_these_tests_have_units_that_see_less_than_they_may():
+    """Else the tests below would not meet a cell, or a sentence, of that kind."""
+    hidden = [live.autoregressive(**start).start["degrees"] for start in NETWORKS]
+    assert any(first[0] > 1 for first, _ in hidden)
+    assert any(first[0] == 1 and second[0] > 1 for first, second in hidden)
+    assert any("but paths come from" in live.autoregressive(**s, unit=u).words for s, u in BLIND)
+    assert any("but no path comes" in live.autoregressive(**s, unit=u).words for s, u in BLIND)
+
+
+BLIND = [
+    (start, (layer, k))
+    for start in NETWORKS
+    for layer, units in ((2, 6), (3, len(start["order"])))
+    for k in range(units)
+]
+
+
+def test_the_masks_and_the_paths_are_those_of_the_library(show_network):
+    states = [network_state(start) for start in NETWORKS]
+    found = show_network().frame.evaluate("states => states.map(figure.compute)", states)
+    for start, n in zip(NETWORKS, found, strict=True):
+        net = network(**start)
+        masks = [layer.mask.long() for layer in net.layers]
+        assert n["masks"] == [mask.tolist() for mask in masks]
+        assert n["kept"] == sum(mask.sum().item() for mask in masks)
+        assert n["weights"] == sum(mask.numel() for mask in masks)
+        paths = masks[2] @ masks[1] @ masks[0]
+        assert n["paths"] == paths.tolist() == slopes(layers_of(net), 3, 0).tolist()
+        assert n["reached"] == (paths > 0).sum()
+        assert n["cells"] == net.dim * (net.dim - 1) / 2
+        in_order = paths[list(start["order"])][:, list(start["order"])]
+        assert torch.equal(in_order, in_order.tril(-1))
+
+
+@pytest.mark.parametrize("start", NETWORKS[2::5], ids=str)
+def test_the_pattern_is_that_of_the_jacobian_of_a_layer(show_network, start):
+    layer = Autoregressive(len(start["order"]), Affine(), hidden=(6, 6), **start).double()
+    for weight in layer.net.parameters():
+        torch.nn.init.constant_(weight, 0.1)
+    x = torch.ones(layer.dim, **DOUBLE)
+    jacobian = torch.autograd.functional.jacobian(lambda x: layer.inverse(x)[0], x)
+    n = show_network(start).numbers()
+    expected = torch.tensor(n["paths"]) + torch.eye(layer.dim)
+    assert torch.equal(jacobian != 0, expected > 0)
+
+
+@pytest.mark.parametrize("start", NETWORKS[3::4], ids=str)
+def test_what_a_unit_lights_is_what_autograd_finds(show_network, start):
+    frame, values = show_network().frame, layers_of(network(**start))
+    between = {(i, j): slopes(values, i, j) for j, i in itertools.combinations(range(4), 2)}
+    units = [(i, k) for i, value in enumerate(values) for k in range(len(value))]
+    states = [network_state(start, unit) for unit in units]
+    found = frame.evaluate("states => states.map(figure.compute)", states)
+    eye = torch.eye(len(start["order"]), **DOUBLE)
+    for (layer, k), n in zip(units, found, strict=True):
+        expected = [["" for _ in value] for value in values]
+        expected[layer][k] = "touched"
+        for i in range(4):
+            for u in range(len(values[i])):
+                if i < layer and between[layer, i][k, u]:
+                    expected[i][u] = "before"
+                if i > layer and between[i, layer][u, k]:
+                    expected[i][u] = "after"
+        assert n["touched"] == expected
+        into = between[layer, 0][k] if layer else eye[k]
+        out = between[3, layer][:, k] if layer < 3 else eye[k]
+        assert n["lit"] == (torch.outer(out, into) > 0).tolist()
+        assert n["sees"] == ([d for d in range(len(eye)) if into[d]] if layer else [])
+        assert n["makes"] == ([d for d in range(len(eye)) if out[d]] if layer < 3 else [])
+
+
+def test_the_rules_for_degrees_and_orders_are_those_of_the_library(show_network):
+    frame = show_network().frame
+    cases = [
+        (w, least, most) for w in (1, 5, 6, 8) for most in range(5) for least in range(most + 1)
+    ]
+    found = frame.evaluate("cases => cases.map(c => figure.even(...c))", cases)
+    assert found == [_degrees(*case, None) for case in cases]
+    draws = [0.1, 0.99, 0.5, 0.0, 0.74]
+    drawn = frame.evaluate("draws => figure.drawn(6, 1, 4, () => draws.shift())", draws)
+    assert drawn == [1, 1, 3, 3, 4, 4]
+    assert frame.evaluate("figure.drawn(4, 1, 3, () => 0)") == [1, 1, 1, 3]  # the largest is there
+    half = "figure.hidden(4, (...limits) => figure.drawn(...limits, () => 0.5))"
+    assert frame.evaluate(half) == [[2, 2, 2, 2, 2, 3], [3] * 6]  # the second starts at 2
+    for order in ([0, 1], [1, 2, 0], [0, 1, 2, 3, 4]):
+        orders = frame.evaluate("o => Array.from({ length: 99 }, () => figure.mixed(o))", order)
+        assert order not in orders
+        assert all(sorted(found) == sorted(order) for found in orders)
+        assert len(set(map(tuple, orders))) > (1 if len(order) > 2 else 0)
+
+
+@pytest.mark.parametrize("start", NETWORKS[0::5], ids=str)
+def test_a_step_of_sampling_is_that_of_the_library(show_network, monkeypatch, start):
+    """The products of each step, counted as the library makes them; and which units are computed."""
+    net, dim = network(**start), len(start["order"])
+    made, plain = [], torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda b, w, x: made.append(w.numel()) or plain(b, w, x))
+    walk = Incremental(net, torch.zeros(1, dim, **DOUBLE), torch.ones(dim, 1, **DOUBLE), None)
+    frame, computed, used = show_network(start).frame, set(), 0
+    for step in range(1, dim + 1):
+        made.clear()
+        walk.outputs()
+        walk.learn([torch.ones(1, **DOUBLE)])
+        n = frame.evaluate("figure.compute", network_state(start, step=step))
+        used += sum(made)
+        assert (n["now"], n["used"]) == (sum(made), used)
+        now = {(i, k) for i in range(1, 4) for k, v in enumerate(n["touched"][i]) if v == "now"}
+        assert len(now) == sum(net.sizes[i][step - 1] for i in range(1, 4))
+        assert not now & computed
+        computed |= now
+        d = start["order"][step - 1]
+        assert n["touched"][0][d] == "found"
+        assert n["touched"][0].count("known") == step - 1
+        assert n["touched"][3][d] == "now"
+        assert n["lit"] == [[i == d and v > 0 for v in row] for i, row in enumerate(n["paths"])]
+    assert used == n["kept"] == sum(int(layer.mask.sum()) for layer in net.layers)
+    assert len(computed) == 12 + dim
+
+
+def at_unit(figure: Shown) -> str:
+    """The name of the unit that has the focus, which is the one that is chosen."""
+    figure.settle()
+    name = figure.frame.evaluate("document.activeElement.getAttribute('aria-label')")
+    (checked,) = figure.frame.locator("[role=radio][aria-checked=true]").all()
+    assert checked.get_attribute("aria-label") == name
+    return name
+
+
+def test_the_arrow_keys_walk_over_the_units_and_tab_passes_them_by(show_network):
+    figure = show_network({"order": (2, 0, 3, 1), "seed": 1})
+    degrees = figure.numbers()["degrees"]
+    figure.frame.get_by_role("button", name="mix").focus()
+    met = []
+    while "Hidden unit" not in (met or [""])[-1]:
+        figure.page.keyboard.press("Tab")
+        met.append(figure.frame.evaluate("document.activeElement.getAttribute('aria-label')") or "")
+    assert at_unit(figure) == f"Hidden unit 3 of layer 1, degree {degrees[1][2]}"
+    for key, expected in [
+        ("ArrowDown", f"Hidden unit 4 of layer 1, degree {degrees[1][3]}"),
+        ("ArrowRight", f"Hidden unit 4 of layer 2, degree {degrees[2][3]}"),
+        ("ArrowRight", "Made for x₃, degree 0"),
+        ("ArrowRight", "Made for x₃, degree 0"),
+        ("ArrowDown", "Made for x₄, degree 2"),
+        ("ArrowDown", "Made for x₄, degree 2"),
+        ("Home", "Made for x₁, degree 1"),
+        ("ArrowUp", "Made for x₁, degree 1"),
+        ("ArrowLeft", f"Hidden unit 2 of layer 2, degree {degrees[2][1]}"),
+        ("End", f"Hidden unit 6 of layer 2, degree {degrees[2][5]}"),
+        ("ArrowLeft", f"Hidden unit 6 of layer 1, degree {degrees[1][5]}"),
+        ("ArrowLeft", "Input x₄, degree 3"),
+        ("ArrowLeft", "Input x₄, degree 3"),
+    ]:
+        figure.page.keyboard.press(key)
+        assert at_unit(figure) == expected
+    figure.frame.get_by_label("order", exact=True).check()
+    figure.frame.locator("[role=radio][tabindex='0']").focus()
+    figure.page.keyboard.press("Home")  # the units now stand in the order
+    assert at_unit(figure) == "Input x₃, degree 1"
+    figure.page.keyboard.press("Tab")
+    label = figure.frame.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert label == "Sampling step"
+
+
+def verdict(figure: Shown) -> str:
+    figure.settle()
+    return " ".join(figure.frame.locator("#verdict").inner_text().split())
+
+
+FIRST = (
+    "Hidden unit 3 of layer 1 has degree 2 "
+    "It sees x₁ and x₂, and helps to make the numbers for x₃ and x₄."
+)
+
+
+def test_a_mouse_lights_a_unit_while_it_points_and_keeps_it_with_a_click(show_network):
+    figure = show_network()
+    unit = figure.frame.get_by_role("radio", name="Hidden unit 6 of layer 2")
+    assert verdict(figure) == FIRST
+    unit.hover()
+    assert verdict(figure).startswith("Hidden unit 6 of layer 2 has degree 3 It sees x₁, x₂ and x₃")
+    assert figure.numbers()["touched"][2][5] == "touched"
+    figure.page.mouse.move(2, 2)
+    assert verdict(figure) == FIRST
+    unit.click()
+    figure.page.mouse.move(2, 2)
+    assert verdict(figure).startswith("Hidden unit 6 of layer 2")
+    assert at_unit(figure) == "Hidden unit 6 of layer 2, degree 3"
+
+
+def test_a_finger_taps_a_unit_and_leaves_the_sampling(show_network):
+    figure = show_network(width=390, has_touch=True, is_mobile=True)
+    unit = figure.frame.get_by_role("radio", name="Made for x₂")
+    for _ in range(2):  # once without the focus, and once with it
+        unit.tap()
+        title, said = "What is made for x₂ has degree 1", "What is made for it sees x₁."
+        assert verdict(figure) == f"{title} x₂ stands second in the order. {said}"
+        figure.pull("Sampling step", 90, 0, True)
+        assert verdict(figure).startswith("Sampling, step 2 of 4: x₂")
+    assert not figure.frame.locator("[role=radio][aria-checked=true]").count()
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_mouse_and_touch_drag_the_sampling_step(show_network, touch):
+    figure = show_network(width=390, has_touch=touch, is_mobile=touch)
+    figure.pull("Sampling step", 42 * 3, 0, touch)
+    assert figure.value("Sampling step") == 3
+    figure.pull("Sampling step", 42 * 9, 0, touch)
+    assert figure.value("Sampling step") == 4
+    figure.pull("Sampling step", -26, 0, touch)  # a short way is enough for the next stop
+    assert figure.value("Sampling step") == 3
+
+
+def test_the_sampling_step_answers_to_the_keyboard_and_says_what_is_computed(show_network):
+    figure = show_network({"order": (2, 0, 1, 3)})
+    figure.press("Sampling step", "ArrowRight")
+    said = "Sampling, step 1 of 4: x₃ What is made for x₃ is learned numbers alone: no unit has degree 0."
+    assert verdict(figure).startswith(said)
+    figure.press("Sampling step", "ArrowRight", "ArrowRight")
+    assert verdict(figure) == (
+        "Sampling, step 3 of 4: x₂ The units of degree 2 are computed: 2 in layer 1, 2 in layer 2, and "
+        "what is made for x₂. Then x₂ = g(z₂; θ₂) is known. 16 products in this step, 24 of 48 so far."
+    )
+    assert figure.frame.locator(".node.now").count() == 5
+    figure.press("Sampling step", "End")
+    assert figure.value("Sampling step") == 4
+    assert figure.frame.locator(".node.later").count() == 0
+    assert "24 products in this step, 48 of 48 so far" in verdict(figure)
+    values = figure.frame.locator("#values")
+    assert "4 full passes: 4 × 84 = 336 products" in values.inner_text()
+    figure.press("Sampling step", "Home")
+    assert verdict(figure).startswith("Hidden unit 3 of layer 1")
+    assert "passes" not in values.inner_text()
+
+
+def test_the_buttons_do_what_they_say(show_network):
+    figure = show_network()
+    frame, start = figure.frame, figure.frame.evaluate("figure.state")
+
+    def state() -> dict[str, Any]:
+        figure.settle()
+        return frame.evaluate("figure.state")
+
+    figure.click("reverse")
+    assert state()["order"] == [3, 2, 1, 0]
+    assert "order x₄, x₃, x₂, x₁" in frame.locator("#values").inner_text()
+    figure.click("mix")
+    assert sorted(mixed := state()["order"]) == [0, 1, 2, 3]
+    assert mixed != [3, 2, 1, 0]
+    figure.click("as they stand")
+    assert state()["order"] == [0, 1, 2, 3]
+    drawn = set()
+    figure.click("at random")
+    for _ in range(12):
+        first, second = state()["degrees"]
+        assert first == sorted(first) and second == sorted(second)
+        assert len(first) == len(second) == 6
+        assert first[-1] == second[-1] == 3
+        assert second[0] >= first[0] >= 1
+        drawn.add((*first, *second))
+        figure.click("draw again")
+    assert len(drawn) > 3
+    figure.click("even")
+    assert state()["degrees"] == start["degrees"]
+    assert frame.get_by_role("button", name="at random").is_visible()
+    figure.click("reverse")
+    for dim, order in ((5, [3, 2, 1, 0, 4]), (2, [1, 0]), (3, [1, 0, 2])):
+        frame.get_by_role("radio", name=str(dim), exact=True).check()
+        assert state()["order"] == order
+        even = [_degrees(6, 1, dim - 1, None)] * 2
+        assert state()["degrees"] == even
+        assert frame.locator(".unit").count() == 12 + 2 * dim
+    frame.get_by_role("radio", name="Input x₃").click()
+    figure.press("Sampling step", "End")
+    frame.get_by_role("radio", name="2", exact=True).check()
+    assert state()["unit"] == [0, 1]
+    assert state()["step"] == 2
+    figure.click("Reset")
+    assert state() == start
+    assert frame.locator(".unit").count() == 20
+
+
+def test_the_matrix_is_drawn_by_number_and_by_order(show_network):
+    figure = show_network({"order": (2, 0, 3, 1), "seed": 1, "unit": (2, 1)})
+    n, order = figure.numbers(), [2, 0, 3, 1]
+
+    def drawn() -> tuple[list[list[str]], list[list[bool]]]:
+        """The words in the cells, and whether a cell is lit, row by row, as they lie on the page."""
+        texts = figure.frame.evaluate(
+            "[...document.querySelectorAll('.cell')].map(e => [e.nextSibling.textContent, "
+            "e.classList.contains('lit'), +e.getAttribute('y'), +e.getAttribute('x')])"
+        )
+        assert len(texts) == 16
+        rows = sorted(texts, key=lambda cell: (cell[2], cell[3]))
+        return [[[cell[k] for cell in rows[4 * i : 4 * i + 4]] for i in range(4)] for k in (0, 1)]
+
+    for shown in (range(4), order):
+        paths = [["g" if i == j else str(n["paths"][i][j]) for j in shown] for i in shown]
+        lit = [[n["lit"][i][j] for j in shown] for i in shown]
+        assert sum(map(sum, lit)) > 1
+        assert drawn() == [paths, lit]
+        figure.frame.get_by_label("order", exact=True).check()
+        figure.settle()
+    words, _ = drawn()
+    assert all(words[i][j] == "0" for i in range(4) for j in range(i + 1, 4))
+
+
+def test_the_lines_are_the_weights_that_the_masks_keep(show_network):
+    figure = show_network({"order": (2, 0, 3, 1), "seed": 1, "unit": (2, 1)})
+    n = figure.numbers()
+
+    def lines(kind: str) -> int:
+        d = figure.frame.locator(f"[class='edge {kind}']").get_attribute("d")
+        return d.count("M")
+
+    into = sum(n["masks"][1][1])  # into the unit, and from there back to the inputs
+    into += sum(sum(n["masks"][0][k]) for k, keep in enumerate(n["masks"][1][1]) if keep)
+    out = sum(row[1] for row in n["masks"][2])
+    assert (lines("before"), lines("after"), lines("now")) == (into, out, 0)
+    assert lines("") == n["kept"] - into - out > 0
+    for unit in ("Input x₁", "Made for x₄"):
+        figure.frame.get_by_role("radio", name=unit).focus()
+        figure.settle()
+        assert (lines("before") > 0, lines("after") > 0) == ("Made" in unit, "Input" in unit)
+    figure.press("Sampling step", "End")
+    n = figure.numbers()
+    assert lines("now") == n["now"] > 0
+    assert lines("") == n["kept"] - n["now"]
+
+
+def test_the_network_says_its_words_once_it_rests(show_network):
+    figure = show_network()
+    figure.click("reverse")
+    figure.frame.wait_for_function("document.getElementById('said').textContent.includes('Order')")
+    said = figure.frame.get_by_role("status").inner_text()
+    assert said.startswith(
+        "Order x₄, x₃, x₂, x₁. Hidden unit 3 of layer 1 has degree 2. It sees x₄ and x₃"
+    )
+    assert said.endswith("masks keep 48 of 84 weights; 6 of 6 cells below the diagonal reached.")
+    assert "*" not in said
+    figure.frame.get_by_role("radio", name="5", exact=True).check()
+    figure.frame.wait_for_function(
+        "document.getElementById('said').textContent.includes('Degrees')"
+    )
+    said = figure.frame.get_by_role("status").inner_text()
+    assert said.startswith("Degrees 1 2 2 3 4 4 in layer 1, 1 2 2 3 4 4 in layer 2. Hidden unit 3")
+
+
+@pytest.mark.parametrize("width", [1280, 760, 390, 320])
+def test_the_network_fits_its_frame_and_keeps_its_height(show_network, width):
+    figure = show_network({"order": (3, 1, 2, 0, 4), "seed": 4, "unit": (3, 0)}, width=width)
+    heights = {figure.height_where_all_fits(width)}
+    for _ in range(5):
+        figure.press("Sampling step", "ArrowRight")
+        heights.add(figure.height_where_all_fits(width))
+    for dim in "2345":
+        figure.frame.get_by_role("radio", name=dim, exact=True).check()
+        figure.frame.get_by_role("radio", name="Input x₂").focus()
+        heights.add(figure.height_where_all_fits(width))
+    figure.frame.get_by_role("radio", name="Hidden unit 6 of layer 1").focus()
+    for button in ("even", "mix"):
+        figure.click(button)
+        heights.add(figure.height_where_all_fits(width))
+    if width >= 390:
+        assert len(heights) == 1
+    assert max(heights) <= live.autoregressive().height
+
+
+def test_units_do_not_lie_over_each_other_and_a_finger_finds_them(show_network):
+    figure = show_network({"order": (0, 1, 2, 3, 4)}, width=320)
+    boxes = [unit.bounding_box() for unit in figure.frame.locator(".unit").all()]
+    assert len(boxes) == 22
+    for one, two in itertools.combinations(boxes, 2):
+        apart = math.hypot(one["x"] - two["x"], one["y"] - two["y"])
+        assert apart >= min(one["width"], one["height"]) == 32
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_in_the_network(show_network, theme):
+    figure = show_network(theme=theme)
+    assert figure.violations() == []
+    figure.press("Sampling step", "End")
+    assert figure.violations() == []
+
+
+@pytest.mark.parametrize("start", NETWORKS[3::4], ids=str)
+def test_the_words_of_the_network_are_those_of_the_figure(show_network, start):
+    """For every unit: what Python says of the start is what the page says, and both are true."""
+    figure, values = show_network(start), layers_of(network(**start))
+    for layer, value in enumerate(values):
+        for k in range(len(value)):
+            kind = {0: "Input x", 3: "Made for x"}.get(layer, "")
+            name = f"{kind}{chr(0x2081 + k)}" if kind else f"Hidden unit {k + 1} of layer {layer},"
+            figure.frame.get_by_role("radio", name=name).focus()
+            figure.settle()
+            title, sentence = (
+                figure.frame.locator(f"#verdict > {tag}").inner_text() for tag in ("b", "span")
+            )
+            words = live.autoregressive(**start, unit=(layer, k)).words
+            assert f"{title}. {sentence} The masks keep" in words
+            assert "undefined" not in words and "  " not in words
+            if layer and (seen := slopes(values, layer, 0)[k]).any():
+                names = [f"x{chr(0x2081 + d)}" for d in start["order"] if seen[d]]
+                told = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+                assert f"sees {told}" in words or f"but paths come from {told} alone" in words
+            if layer < 3 and (made := slopes(values, 3, layer)[:, k]).any():
+                names = [f"x{chr(0x2081 + d)}" for d in start["order"] if made[d]]
+                told = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+                assert f"helps to make the numbers for {told}" in words.replace("It helps", "helps")
+    net = network(**start)
+    kept = sum(int(layer.mask.sum()) for layer in net.layers)
+    assert f"The masks keep {kept} of {sum(m.mask.numel() for m in net.layers)} weights" in words
+
+
+def test_the_still_picture_of_the_network_is_true():
+    start, unit = {"order": (2, 0, 3, 1), "seed": 1}, (2, 1)
+    values = layers_of(network(**start))
+    still = ET.fromstring(live.autoregressive(**start, unit=unit).still)
+    masks = [layer.mask for layer in network(**start).layers]
+    seen = [slopes(values, 2, i)[1] > 0 for i in (0, 1)]
+    made = slopes(values, 3, 2)[:, 1] > 0
+    plain, before, after = (strokes(p.get("d") or "") for p in list(still.iter(f"{SVG}path"))[:3])
+    assert len(before) == masks[0][seen[1]].sum() + masks[1][1].sum()
+    assert len(after) == made.sum()
+    assert len(plain) + len(before) + len(after) == sum(mask.sum() for mask in masks)
+    circles = list(still.iter(f"{SVG}circle"))
+    assert len(circles) == 20
+    places = {(float(c.get("cx")), float(c.get("cy"))) for c in circles}
+    for line in (*plain, *before, *after):
+        assert {tuple(end) for end in line.tolist()} <= places
+    colours = [c.get("stroke") for c in circles]
+    kinds = {"#D55E00": sum(map(sum, seen)), "#1f2328": 1, "#0072B2": made.sum()}
+    assert {colour: colours.count(colour) for colour in kinds} == kinds
+    cells = list(still.iter(f"{SVG}path"))[3:]
+    assert len(cells) == 16
+    paths = slopes(values, 3, 0)
+    lit = torch.outer(made, seen[0])
+    for k, cell in enumerate(cells):
+        i, j = divmod(k, 4)
+        fill = "#1f2328" if lit[i, j] else "#eceff2" if paths[i, j] or i == j else "#fff"
+        assert cell.get("fill") == fill
+        assert (cell.get("d") or "").startswith(f"M{436 + 50 * j} {60 + 50 * i}h50")
+    numbers = [
+        t.text for t in still.iter(f"{SVG}text") if (t.text or "").isdigit() or t.text == "g"
+    ]
+    expected = ["g" if i == j else f"{int(paths[i, j])}" for i in range(4) for j in range(4)]
+    assert numbers[-16:] == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ({"order": (0,)}, r"2 to 5 coordinates, got order=\(0,\)"),
+        ({"order": range(6)}, "2 to 5 coordinates"),
+        ({"order": (0, 0, 1)}, "order must hold each of 0, …, 2 once"),
+        ({"order": (1, 2, 3)}, "order must hold each of 0, …, 2 once"),
+        ({"unit": (4, 0)}, r"got unit=\(4, 0\)"),
+        ({"unit": (1, 6)}, r"within the \(4, 6, 6, 4\) units"),
+        ({"unit": (0, -1)}, r"got unit=\(0, -1\)"),
+        ({"unit": (1,)}, r"got unit=\(1,\)"),
+    ],
+)
+def test_a_network_outside_the_figure_is_an_error(start, message):
+    with pytest.raises(ValueError, match=message):
+        live.autoregressive(**start)

@@ -14,7 +14,9 @@ RECIPES = {
     if inspect.isfunction(recipe) and name[0] != "_" and recipe.__module__ == "minflow.recipes"
 }
 COUPLINGS = [name for name in RECIPES if name in ("nice", "realnvp", "glow", "nsf")]
-LAYERS = mf.Planar, mf.Radial, mf.Sylvester, mf.Coupling  # what one of `layers` is
+AUTOREGRESSIVE = [name for name in RECIPES if name in ("maf", "iaf", "nsf_ar")]
+# What one of `layers` is.
+LAYERS = mf.Planar, mf.Radial, mf.Sylvester, mf.Coupling, mf.Autoregressive
 
 each = pytest.mark.parametrize("name", RECIPES)
 
@@ -23,7 +25,7 @@ def smallest(name):
     """The smallest D and the smallest number of layers, as the docstring says."""
     words = " ".join(inspect.getdoc(RECIPES[name]).split())
     dim = int(words.partition("dim: D, at least ")[2][0])
-    return dim, 1 if name in COUPLINGS else 0
+    return dim, 1 if name in COUPLINGS + AUTOREGRESSIVE else 0
 
 
 def moved_away(flow):
@@ -54,8 +56,9 @@ def test_every_recipe_is_public_and_names_its_options_alike(name):
 
 
 def test_the_recipes_are_all_found():
-    assert {"planar_flow", "radial_flow", "sylvester_flow", *COUPLINGS} <= set(RECIPES)
-    assert len(COUPLINGS) == 4
+    others = {"planar_flow", "radial_flow", "sylvester_flow"}
+    assert others | {*COUPLINGS, *AUTOREGRESSIVE} == set(RECIPES)
+    assert len(COUPLINGS) == 4 and len(AUTOREGRESSIVE) == 3
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 5])
@@ -189,11 +192,60 @@ def test_glow_starts_from_the_spread_of_the_data():
     assert z.abs().mean() < 2 and flow.log_prob(x).isfinite().all()
 
 
-def test_bins_and_bound_reach_the_splines():
-    maps = [p.scalar_map for p in mf.nsf(3, bins=5, bound=2.5).modules() if hasattr(p, "flip")]
-    assert maps == [mf.Spline(5, 2.5)] * len(maps) and maps
+@pytest.mark.parametrize("make", [mf.nsf, mf.nsf_ar], ids=lambda make: make.__name__)
+def test_bins_and_bound_reach_the_splines(make):
+    parts = [p for p in make(3, bins=5, bound=2.5).modules() if isinstance(p, LAYERS)]
+    assert [part.scalar_map for part in parts] == [mf.Spline(5, 2.5)] * 4
     x = torch.full((1, 3), 2.6)
-    torch.testing.assert_close(mf.nsf(3, bound=2.5).log_prob(x), mf.Flow(mf.LU(3)).base.log_prob(x))
+    torch.testing.assert_close(make(3, bound=2.5).log_prob(x), mf.StandardNormal(3).log_prob(x))
+
+
+# --- The autoregressive flows. ---
+
+
+@pytest.mark.parametrize("name", AUTOREGRESSIVE)
+def test_every_other_layer_takes_the_coordinates_in_the_reversed_order(name):
+    flow = RECIPES[name](4, layers=5, hidden=(8, 8))
+    parts = [part for part in flow.modules() if isinstance(part, mf.Autoregressive)]
+    there, back = (0, 1, 2, 3), (3, 2, 1, 0)
+    assert [part.order for part in parts] == [there, back, there, back, there]
+    assert all(part.net.skips == [False, True] for part in parts)  # the networks are residual
+
+
+@pytest.mark.parametrize("dim", [2, 3, 5])
+@pytest.mark.parametrize("name", AUTOREGRESSIVE)
+def test_one_layer_is_triangular_and_two_mix_every_pair(name, dim):
+    def jacobian(layers):
+        flow = moved_away(RECIPES[name](dim, layers=layers, hidden=(64,))).double()
+        for part in flow.modules():
+            if isinstance(part, mf.LU):  # without the linear mix, which fills any matrix
+                part.load_state_dict(mf.LU(dim, permute=False).state_dict())
+        return torch.autograd.functional.jacobian(flow.normalize, torch.randn(dim).double())
+
+    one = jacobian(1)
+    assert not one.triu(1).any() and one.diag().min() > 0
+    assert (one[torch.ones(dim, dim).tril() > 0] != 0).all()
+    assert (jacobian(2) != 0).all()
+
+
+def test_an_iaf_is_a_maf_turned_round():
+    maf, iaf = moved_away(mf.maf(3, layers=1)), mf.iaf(3, layers=1)
+    (turned, _), (layer, _) = iaf.transform, maf.transform
+    turned.transform.load_state_dict(layer.state_dict())
+    z = torch.randn(20, 3)
+    for one, other in zip(turned(z), layer.inverse(z), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_affine_layers_of_maf_and_iaf_run_from_data_to_base_within_their_bound():
+    for name in ("maf", "iaf"):
+        flow = moved_away(RECIPES[name](3, layers=2))
+        parts = [part for part in flow.modules() if isinstance(part, mf.Autoregressive)]
+        assert [part.scalar_map for part in parts] == 2 * [mf.Reversed(mf.Affine(bound=2.0))]
+        with torch.no_grad():
+            parts[0].params.fill_(1e6)
+        _, log_det = parts[0].inverse(torch.zeros(3))
+        assert log_det.item() == pytest.approx(3 * 2.0)
 
 
 @pytest.mark.parametrize("layers", [-1, 1.5, True, "2", None])
@@ -231,6 +283,8 @@ def test_wrong_common_options_are_named(name):
         (lambda: mf.sylvester_flow(2, rank=3), "rank must be a whole number from 1 to 2; got 3"),
         (lambda: mf.nsf(2, bins=1), "bins must be a whole number, at least 2; got 1"),
         (lambda: mf.nsf(2, bound=math.inf), "bound must be positive and finite; got inf"),
+        (lambda: mf.nsf_ar(2, bins=1), "bins must be a whole number, at least 2; got 1"),
+        (lambda: mf.nsf_ar(2, bound=-1.0), "bound must be positive and finite; got -1.0"),
     ],
 )
 def test_wrong_options_of_one_recipe_are_named(call, words):

@@ -1461,10 +1461,11 @@ def _spline_by_autograd(x, knots_x, knots_z, slopes):
 
 
 def _spline_by_the_library(x, knots_x, knots_z, slopes):
-    from minflow.spline import _evaluate
+    from minflow.spline import evaluate
 
-    knots = (table.reshape(-1, *(1,) * x.dim()) for table in (knots_x, knots_z, slopes))
-    z, log_slope = _evaluate(x, *(table.expand(-1, *x.shape) for table in knots))
+    ones = (1,) * x.dim()
+    edges = torch.stack([knots_x, knots_z]).reshape(2, -1, *ones)
+    z, log_slope = evaluate(x, edges, slopes.reshape(-1, *ones))
     outside = x.abs() > knots_x[-1]
     return torch.where(outside, x, z), torch.where(outside, 0.0, log_slope)
 

@@ -108,6 +108,12 @@ export const rich = (text) => text.split("*").map((t, i) => {
   el.textContent = t;
   return el;
 });
+// Fill an element with such words: parts are [name of an element, its text].
+export const tell = (parent, ...parts) => parent.replaceChildren(...parts.map(([name, text]) => {
+  const el = document.createElement(name);
+  el.append(...rich(text));
+  return el;
+}));
 export function label(parent, attributes, text) {
   const el = svg(parent, "text", attributes);
   text.split("*").forEach((t, i) => svg(el, "tspan", i % 2 ? { class: "m" } : {}, t));
