@@ -1460,12 +1460,17 @@ def _spline_by_autograd(x, knots_x, knots_z, slopes):
     return z.detach(), torch.where(outside, torch.ones_like(slope), slope).log()
 
 
+def _tables(like, knots_x, knots_z, slopes):
+    """Knots as the library's spline takes them, for values of such a shape."""
+    ones = (1,) * like.dim()
+    edges = torch.stack([knots_x, knots_z]).reshape(2, -1, *ones)
+    return edges, slopes.reshape(-1, *ones)
+
+
 def _spline_by_the_library(x, knots_x, knots_z, slopes):
     from minflow.spline import evaluate
 
-    ones = (1,) * x.dim()
-    edges = torch.stack([knots_x, knots_z]).reshape(2, -1, *ones)
-    z, log_slope = evaluate(x, edges, slopes.reshape(-1, *ones))
+    z, log_slope = evaluate(x, *_tables(x, knots_x, knots_z, slopes))
     outside = x.abs() > knots_x[-1]
     return torch.where(outside, x, z), torch.where(outside, 0.0, log_slope)
 
@@ -1748,8 +1753,7 @@ def _unspline_by_halving(z, knots_x, knots_z, slopes):
 def _unspline_by_the_library(z, knots_x, knots_z, slopes):
     from minflow.spline import _solve
 
-    knots = (table.reshape(-1, *(1,) * z.dim()) for table in (knots_x, knots_z, slopes))
-    x, log_slope = _solve(z, *(table.expand(-1, *z.shape) for table in knots))
+    x, log_slope = _solve(z, *_tables(z, knots_x, knots_z, slopes))
     outside = z.abs() > knots_z[-1]
     return torch.where(outside, z, x), torch.where(outside, 0.0, log_slope)
 
