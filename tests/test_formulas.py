@@ -639,14 +639,14 @@ def test_monotone_as_the_sheet_writes_it() -> None:
     free = params.squeeze(-1)
     t, rho, alpha, nu, beta, gamma = free[: 4 * k + 2].split([1, 1, k, k, k, k])
     omega = free[4 * k + 2 :].reshape(k, k)
-    u = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+    u = torch.tensor([-2 / 3, 0.0, 2 / 3], dtype=torch.float64)  # (2j − 1)/K − 1
 
     def h(r: Tensor) -> Tensor:
         return 3 * torch.tanh(r / 3)
 
-    s = math.log(1 / 2) + h(rho)
-    a, v = h(alpha).exp(), h(nu).exp() / k
-    b, c = beta + 2 * u, gamma + u / 2
+    s = math.log(0.9) + h(rho)
+    a, v = h(alpha).exp() / 4, h(nu).exp() / (2 * k)
+    b, c = beta + u / 2, gamma + u / 4
     w = omega.exp() / omega.exp().sum(1, keepdim=True)
 
     def units(x: Tensor) -> Tensor:
@@ -904,7 +904,8 @@ def test_autoregressive_as_the_sheet_writes_it(name: str, order: tuple[int, ...]
 def test_the_affine_layers_of_maf_and_iaf_as_the_sheet_writes_them(make: Callable) -> None:
     """z_i = x_i e^s + t for maf, x_i = z_i e^s + t for iaf; |s| < 2."""
     torch.manual_seed(0)
-    (layer,) = make(3, layers=1, hidden=(8,)).double().transform
+    layer, mix = make(3, layers=1, hidden=(8,)).double().transform
+    assert isinstance(mix, minflow.LU) and not mix.permute
     inner = layer.transform if make is minflow.iaf else layer
     torch.nn.init.normal_(inner.params, std=3)
     given = points(3)
@@ -972,19 +973,19 @@ def test_masks_as_the_sheet_writes_them(context_dim: int, seed: int | None) -> N
     order, features, outputs = (2, 0, 3, 1), 2, 3
     net = MaskedMLP(4, outputs, (9, 7), context_dim, features, order, seed)
     positions = [order.index(d) + 1 for d in range(4)]
-    degrees = [[0] * context_dim + positions * features]
+    told, degrees = [0] * context_dim, [positions * features]  # each layer sees the context
     for numbers in net.sizes[1:-1]:  # hidden units, sorted: how many have each degree
         degrees.append([m for m, many in enumerate(numbers) for _ in range(many)])
         assert degrees[-1][-1] <= 3
         assert degrees[-1][0] >= (0 if context_dim else 1)
     degrees.append([p - 1 for p in positions] * outputs)
-    paths = torch.eye(len(degrees[0]))
+    ways, paths = torch.eye(len(told + degrees[0])).tensor_split([context_dim])
     for layer, m_j, m_k in zip(net.layers, degrees[:-1], degrees[1:], strict=True):
-        mask = torch.tensor([[float(k >= j) for j in m_j] for k in m_k])
-        seen = points(5, len(m_j)).float()
+        mask = torch.tensor([[float(k >= j) for j in told + m_j] for k in m_k])
+        seen = points(5, len(told + m_j)).float()
         bias = 0 if layer.bias is None else layer.bias
         close(layer(seen), seen @ (layer.weight * mask).mT + bias)
-        paths = mask @ paths
+        paths = mask @ torch.cat([ways, paths])
     for row, to in zip(paths, positions * outputs, strict=True):
         for number, start in zip(row[context_dim:], positions * features, strict=True):
             if seed is None:
