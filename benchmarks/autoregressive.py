@@ -26,18 +26,18 @@ cost     How long five layers take, on one thread: to sample and to score, with 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
-import platform
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median
 from time import process_time
 
+import tables
 import torch
 from couplings import MOONS, ROWS, TEST_ROWS, score
+from tables import Row
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
@@ -63,7 +63,6 @@ CASES = (  # the flow, D, the width of its two hidden layers, and the batch
     ("nsf_ar", 6, 128, 1024),
 )
 PARTS = ("moons", "choices", "order", "cost")
-Row = dict[str, float | str]
 
 
 def layers(
@@ -231,31 +230,18 @@ def main() -> None:
 
 def facts(part: str, steps: int, rounds: int) -> Row:
     """What a reader of the table must know about a part."""
-    about: Row = {
-        "date": datetime.date.today().isoformat(),
-        "machine": platform.machine(),
-        "torch": torch.__version__.partition("+")[0],
-        "minflow": mf.__version__,
-    }
     if part == "cost":
-        return {**about, "rounds": rounds}
+        return tables.about(rounds=rounds)
     law = BANANA if part == "order" else MOONS
-    about |= {"steps": steps, "entropy": law.entropy().item()}
-    return {**about, "floor": wrong_order_floor(BANANA)} if part == "order" else about
+    floor = {"floor": wrong_order_floor(BANANA)} if part == "order" else {}
+    return tables.about(steps=steps, entropy=law.entropy().item(), **floor)
 
 
 def show(rows: list[Row], about: dict[str, Row]) -> None:
     """Print the parts that were run."""
     trained = [row for row in rows if row["part"] != "cost"]
     if trained:
-        print("part     flow                   layers  NLL in nats, mean ± 95 %   gap in nats")
-    for part, flow, depth in dict.fromkeys((r["part"], r["flow"], r["layers"]) for r in trained):
-        group = [r for r in trained if (r["part"], r["flow"], r["layers"]) == (part, flow, depth)]
-        nll = [row["nll"] for row in group]
-        t = {3: 4.303, 5: 2.776}[len(nll)]  # Student's t: the 95 % interval of a mean
-        spread = t * stdev(nll) / len(nll) ** 0.5
-        gap = mean(row["gap"] for row in group)
-        print(f"{part:8} {flow:22} {depth:6}  {mean(nll):.4f} ± {spread:.4f}           {gap:.4f}")
+        tables.show(trained)
     if "order" in about:
         floor = about["order"]["floor"]
         print(f"order    the wrong order's floor                                    {floor:.4f}")

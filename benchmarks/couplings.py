@@ -22,13 +22,11 @@ mixing   RealNVP with 8 layers on three independent pairs of moons, turned by a 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean, stdev
 
+import tables
 import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
@@ -128,22 +126,8 @@ def main() -> None:
         keys = dict(zip(("part", "flow", "layers", "seed"), cell, strict=True))
         rows.append({**keys, **run(*cell, arguments.steps)})
 
-    print("part    flow            layers  NLL in nats, mean ± 95 %   gap in nats")
-    for part, flow, layers in dict.fromkeys(cell[:3] for cell in cells):
-        group = [r for r in rows if (r["part"], r["flow"], r["layers"]) == (part, flow, layers)]
-        nll = [row["nll"] for row in group]
-        t = {3: 4.303, 5: 2.776}[len(nll)]  # Student's t: the 95 % interval of a mean
-        spread = t * stdev(nll) / len(nll) ** 0.5
-        gap = mean(row["gap"] for row in group)
-        print(f"{part:7} {flow:15} {layers:6}  {mean(nll):.4f} ± {spread:.4f}           {gap:.4f}")
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "machine": platform.machine(),
-        "torch": torch.__version__.partition("+")[0],
-        "minflow": mf.__version__,
-        "steps": arguments.steps,
-        "entropy": MOONS.entropy().item(),
-    }
+    tables.show(rows)
+    about = tables.about(steps=arguments.steps, entropy=MOONS.entropy().item())
     arguments.out.write_text(json.dumps({"about": about, "runs": rows}, indent=1) + "\n")
 
 

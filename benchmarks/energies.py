@@ -14,12 +14,11 @@ the envelope of the others: it shows a lost mode, or half of one.
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
 import json
-import platform
 from pathlib import Path
 
+import tables
 import torch
 from tqdm import tqdm
 
@@ -69,14 +68,8 @@ def main() -> None:
     ):
         nats = "  ".join(f"{row['nats']:.3f}" for row in group)
         print(f"{energy:6}  {depth:5}  {how:9}  {nats}")
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "machine": platform.machine(),
-        "torch": torch.__version__.partition("+")[0],
-        "minflow": mf.__version__,
-        **options,
-    }
-    arguments.out.write_text(json.dumps({"about": about, "runs": rows}, indent=1) + "\n")
+    table = {"about": tables.about(**options), "runs": rows}
+    arguments.out.write_text(json.dumps(table, indent=1) + "\n")
 
 
 if __name__ == "__main__":

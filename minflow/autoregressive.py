@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.distributions import constraints
 
 from minflow.elementwise import ScalarMap, checked
-from minflow.nets import MaskedLinear, MaskedMLP, ordered, widths
+from minflow.nets import MaskedLinear, MaskedMLP, beside, ordered, widths
 from minflow.transform import Transform
 
 
@@ -72,16 +73,8 @@ class Autoregressive(Transform):
         self.net = None
         if dim > 1 or context_dim:
             features = len(scalar_map.features(torch.zeros(dim)))
-            self.net = MaskedMLP(
-                dim,
-                scalar_map.num_params,
-                hidden,
-                context_dim,
-                features,
-                order,
-                seed,
-                residual,
-            )
+            outputs, options = scalar_map.num_params, (self.order, seed, residual)
+            self.net = MaskedMLP(dim, outputs, hidden, context_dim, features, *options)
         self.domain = constraints.independent(scalar_map.domain, 1)
         self.codomain = constraints.independent(scalar_map.codomain, 1)
 
@@ -117,7 +110,7 @@ class Autoregressive(Transform):
         if self.net is None:
             params = self.params.reshape(-1, *(1,) * x.dim())
         else:
-            seen = torch.cat(self.scalar_map.features(x), -1)
+            seen = beside(*self.scalar_map.features(x))
             params = (self.params + self.net(seen, context)).movedim(-2, 0)
         z, log_slope = self.scalar_map.inverse(x, params)
         return z, log_slope.sum(-1)
@@ -163,6 +156,8 @@ class Incremental:
         self, net: MaskedMLP, biases: Tensor, points: Tensor, context: Tensor | None
     ) -> None:
         self.step, self.sizes, self.skips = 0, net.sizes, [*net.skips, False]
+        # How many units of each layer have a degree below 0, 1, …
+        self.below = [[0, *accumulate(sizes)] for sizes in net.sizes]
         layers: list[MaskedLinear] = list(net.layers)  # type: ignore[arg-type]  # see Compose
         self.weights: list[Tensor] = [layer.weight for layer in layers]
         self.weights[0] = self.weights[0].index_select(1, net.inputs)
@@ -177,9 +172,8 @@ class Incremental:
         """What is made for the next coordinate in the order, shape (P, N)."""
         hidden = self.context
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            first = sum(self.sizes[i + 1][: self.step])
-            rows = slice(first, first + self.sizes[i + 1][self.step])
-            seen = self.known[i]
+            below, seen = self.below[i + 1], self.known[i]
+            rows = slice(below[self.step], below[self.step + 1])
             made = torch.addmm(bias[rows, None], weight[rows, : len(seen)], seen)
             hidden = hidden + made if self.skips[i] else made
             if i + 1 < len(self.known):
@@ -237,14 +231,15 @@ class InPlace(Incremental):
 
     def _begin_group(self) -> None:
         """For each layer: the sums over earlier groups, and what steps add to them."""
-        start, stop = self.step, self.step + self.GROUP
+        start, stop = self.step, min(self.step + self.GROUP, len(self.sizes[0]))
+        told = self.context.shape[0]
         self.layers: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]] = []
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            told = self.context.shape[0]
-            known = told + sum(self.sizes[i][: start + (i == 0)])
-            first, sizes = sum(self.sizes[i + 1][:start]), self.sizes[i + 1][start:stop]
-            rows = slice(first, first + sum(sizes))
-            fresh = slice(known, told + sum(self.sizes[i][:stop]))
+            below, units = self.below[i], self.below[i + 1]
+            known = told + below[start + (i == 0)]  # an input's degree counts itself
+            fresh = slice(known, told + below[stop])
+            rows = slice(units[start], units[stop])
+            sizes = self.sizes[i + 1][start:stop]
             sums, seen = bias[rows, None], self.room[i][:known]
             if known:
                 sums = torch.addmm(sums, weight[rows, :known], seen)

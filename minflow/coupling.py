@@ -136,18 +136,18 @@ class Coupling(Transform):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Both halves and the parameters, (num_params, *batch, |B|), of one batch."""
         kept, moved = self._halves(value)
-        seen = torch.cat(self.scalar_map.features(kept), -1)
+        seen: Sequence[Tensor] = self.scalar_map.features(kept)
         if context is not None and self.context_dim:
             batch = torch.broadcast_shapes(value.shape[:-1], context.shape[:-1])
-            parts = (seen, context, kept, moved)
-            seen, told, kept, moved = (part.expand(*batch, -1) for part in parts)
-            seen = torch.cat([seen, told], -1)
+            parts = (kept, moved, *seen, context)
+            kept, moved, *seen = (part.expand(*batch, -1) for part in parts)
+        inputs = nets.beside(*seen)
         net = self.net if self.conditioner is None else self.conditioner
-        made = net(seen)  # type: ignore[misc]  # one of the two is there
-        expected = *seen.shape[:-1], self.params.numel()
+        made = net(inputs)  # type: ignore[misc]  # one of the two is there
+        expected = *inputs.shape[:-1], self.params.numel()
         if made.shape != expected:
             raise ValueError(
-                f"the conditioner must turn shape {tuple(seen.shape)} into {expected}; "
+                f"the conditioner must turn shape {tuple(inputs.shape)} into {expected}; "
                 f"got {tuple(made.shape)}"
             )
         shape = self.scalar_map.num_params, moved.shape[-1]

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from minflow.nets import _degrees, ordered
+from minflow.nets import hidden_degrees, may_see, ordered
 from minflow.spline import evaluate
 
 __all__ = [
@@ -617,14 +617,11 @@ def autoregressive(
             f"the {sizes} units of the layers, got unit={unit}"
         )
     draw = None if seed is None else random.Random(seed)
-    first = _degrees(width, 1, dim - 1, draw)
-    hidden = [first, _degrees(width, first[0], dim - 1, draw)]
+    first = hidden_degrees(width, 1, dim - 1, draw)
+    hidden = [first, hidden_degrees(width, first[0], dim - 1, draw)]
     position = [order.index(d) for d in range(dim)]
     degrees = [[p + 1 for p in position], *hidden, position]
-    masks = [
-        (torch.tensor(after).unsqueeze(-1) >= torch.tensor(before)).long()
-        for before, after in itertools.pairwise(degrees)
-    ]
+    masks = [may_see(*pair).long() for pair in itertools.pairwise(degrees)]
 
     # How many paths lead from each unit of a layer, down a row, to each of a later one.
     def paths(source: int, target: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Sequence
 from operator import index
 
@@ -91,6 +92,16 @@ def steered(params: Tensor, net: nn.Module | None, context: Tensor | None) -> Te
     return params if net is None else params + net(context)
 
 
+def beside(*parts: Tensor) -> Tensor:
+    """Tensors joined along their last dimension; a single one as it is, not a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+
+def may_see(sources: Sequence[int], units: Sequence[int]) -> Tensor:
+    """Which sources each unit may see, by their degrees, shape (units, sources)."""
+    return torch.tensor(units).unsqueeze(-1) >= torch.tensor(sources)
+
+
 class MaskedLinear(nn.Linear):
     """A linear layer in which a unit of degree m sees the sources of degree at most m.
 
@@ -109,8 +120,7 @@ class MaskedLinear(nn.Linear):
         self, sources: Sequence[int], units: Sequence[int], bias: bool = True
     ) -> None:
         super().__init__(len(sources), len(units), bias)
-        mask = torch.tensor(units).unsqueeze(-1) >= torch.tensor(sources)
-        self.register_buffer("mask", mask)
+        self.register_buffer("mask", may_see(sources, units))
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight * self.mask, self.bias)
@@ -177,14 +187,15 @@ class MaskedMLP(nn.Module):
             raise ValueError("one coordinate and no context: there is nothing to see")
         self.dim, self.outputs = dim, outputs
         self.order = ordered(dim, order)
-        position = [self.order.index(d) for d in range(dim)]
+        position = _sorted(self.order)  # of each coordinate, in the order
         told = [0] * context_dim
         degrees = [[p + 1 for p in position] * features]
         draw = None if seed is None else random.Random(seed)
         self.skips = []
         for i, width in enumerate(widths(hidden)):
             skip = residual and i > 0 and width == hidden[i - 1]
-            drawn = _degrees(width, min(told + degrees[-1]), dim - 1, draw)
+            least = min(told + degrees[-1])
+            drawn = hidden_degrees(width, least, dim - 1, draw)
             degrees.append(degrees[-1] if skip else drawn)
             self.skips.append(skip)
         degrees.append(position * outputs)
@@ -197,9 +208,10 @@ class MaskedMLP(nn.Module):
         self.layers = nn.ModuleList(layers)
         # For `Incremental`: the inputs and the outputs sorted by degree, and how many
         # numbers of each layer have degree 0, 1, …
-        self.register_buffer("inputs", _sorted(told + degrees[0]))
-        self.register_buffer("made", _sorted(degrees[-1]))
-        self.sizes = [[d.count(p) for p in range(dim + 1)] for d in degrees]
+        self.register_buffer("inputs", torch.tensor(_sorted(told + degrees[0])))
+        self.register_buffer("made", torch.tensor(_sorted(degrees[-1])))
+        counts = map(Counter, degrees)
+        self.sizes = [[count[p] for p in range(dim + 1)] for count in counts]
         self.register_load_state_dict_pre_hook(_only_these_masks)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -214,7 +226,7 @@ class MaskedMLP(nn.Module):
         """
         made = hidden = x
         for layer, skip in zip(self.layers, [*self.skips, False], strict=True):
-            seen = made if context is None else torch.cat([context, made], -1)
+            seen = made if context is None else beside(context, made)
             hidden = hidden + layer(seen) if skip else layer(seen)
             made = hidden.relu()
         return hidden.unflatten(-1, (self.outputs, self.dim))
@@ -235,9 +247,9 @@ def _only_these_masks(
             )
 
 
-def _sorted(degrees: list[int]) -> Tensor:
+def _sorted(degrees: Sequence[int]) -> list[int]:
     """Places in order of their degrees; those of one degree stay as they are."""
-    return torch.tensor(sorted(range(len(degrees)), key=degrees.__getitem__))
+    return sorted(range(len(degrees)), key=degrees.__getitem__)
 
 
 def ordered(dim: int, order: Sequence[int] | None) -> tuple[int, ...]:
@@ -251,7 +263,9 @@ def ordered(dim: int, order: Sequence[int] | None) -> tuple[int, ...]:
     return steps
 
 
-def _degrees(width: int, least: int, most: int, draw: random.Random | None) -> list[int]:
+def hidden_degrees(
+    width: int, least: int, most: int, draw: random.Random | None
+) -> list[int]:
     """The degrees of hidden units, in order. One has the most, so none is without use."""
     if draw is None:
         return sorted(most - (most + 1 - least) * i // width for i in range(width))

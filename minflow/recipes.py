@@ -6,6 +6,7 @@ One of `layers` is one transform of the family. With ``context_dim=C`` networks 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from minflow.autoregressive import Autoregressive
@@ -294,10 +295,8 @@ def maf(
     >>> maf(3).sample(5).shape
     torch.Size([5, 3])
     """
-    parts: list[Transform] = []
-    for layer in _to_and_fro(dim, Reversed(Affine(2.0)), layers, context_dim, hidden):
-        parts += [layer, LU(dim, permute=False)]
-    return Flow(Compose(*parts))
+    parts = _to_and_fro(dim, Reversed(Affine(2.0)), layers, context_dim, hidden)
+    return _mixed(parts)
 
 
 def iaf(
@@ -325,10 +324,8 @@ def iaf(
     >>> x.shape, log_q.shape
     (torch.Size([5, 3]), torch.Size([5]))
     """
-    parts: list[Transform] = []
-    for layer in _to_and_fro(dim, Reversed(Affine(2.0)), layers, context_dim, hidden):
-        parts += [Inverse(layer), LU(dim, permute=False)]
-    return Flow(Compose(*parts))
+    parts = _to_and_fro(dim, Reversed(Affine(2.0)), layers, context_dim, hidden)
+    return _mixed([Inverse(part) for part in parts])
 
 
 def nsf_ar(
@@ -357,6 +354,12 @@ def nsf_ar(
     """
     spline = Spline(bins, bound)
     return Flow(Compose(*_to_and_fro(dim, spline, layers, context_dim, hidden)))
+
+
+def _mixed(layers: Sequence[Transform]) -> Flow:
+    """A flow of layers, each with a learned linear mix that starts as the identity."""
+    pairs = [(layer, LU(layer.dim, permute=False)) for layer in layers]
+    return Flow(Compose(*itertools.chain(*pairs)))
 
 
 def _to_and_fro(

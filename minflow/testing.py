@@ -435,9 +435,8 @@ def _passes(case: _Case) -> Iterator[str]:
         go(start, context)
         for hook in hooks:
             hook.remove()
-        alone = (
-            case.dim == 1 and not layers
-        )  # with nothing to see, a layer needs no network
+        # With one coordinate and nothing to see, a layer needs no network.
+        alone = case.dim == 1 and not layers
         if set(calls.values()) != {promised} and not alone:
             yield f"{name} calls its networks {sorted(set(calls.values()))} times, not {promised}"
 

@@ -20,7 +20,7 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from minflow import Affine, Autoregressive, live
 from minflow.autoregressive import Incremental
-from minflow.nets import MaskedMLP, _degrees
+from minflow.nets import MaskedMLP, hidden_degrees
 
 SVG = "{http://www.w3.org/2000/svg}"
 VOID = {"img", "meta", "input", "link", "br", "hr"}
@@ -2012,7 +2012,7 @@ def test_the_rules_for_degrees_and_orders_are_those_of_the_library(show_network)
         (w, least, most) for w in (1, 5, 6, 8) for most in range(5) for least in range(most + 1)
     ]
     found = frame.evaluate("cases => cases.map(c => figure.even(...c))", cases)
-    assert found == [_degrees(*case, None) for case in cases]
+    assert found == [hidden_degrees(*case, None) for case in cases]
     draws = [0.1, 0.99, 0.5, 0.0, 0.74]
     drawn = frame.evaluate("draws => figure.drawn(6, 1, 4, () => draws.shift())", draws)
     assert drawn == [1, 1, 3, 3, 4, 4]
@@ -2203,7 +2203,7 @@ def test_the_buttons_do_what_they_say(show_network):
     for dim, order in ((5, [3, 2, 1, 0, 4]), (2, [1, 0]), (3, [1, 0, 2])):
         frame.get_by_role("radio", name=str(dim), exact=True).check()
         assert state()["order"] == order
-        even = [_degrees(6, 1, dim - 1, None)] * 2
+        even = [hidden_degrees(6, 1, dim - 1, None)] * 2
         assert state()["degrees"] == even
         assert frame.locator(".unit").count() == 12 + 2 * dim
     frame.get_by_role("radio", name="Input x₃").click()

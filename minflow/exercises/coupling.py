@@ -13,6 +13,8 @@ import torch
 import minflow
 from minflow.exercises import Equal, Exercise, Measured, Mistake
 
+from ._flows import Unsigned, by_a_loop, held_out, refused, too_far
+
 NUMBER = 5
 
 
@@ -1913,57 +1915,26 @@ def _moons():
 
 
 def _gap(flow):
-    if not isinstance(flow, minflow.Flow):
-        return f"a trained minflow.Flow is expected, not {type(flow).__name__}."
-    if flow.dim != 2:
-        return f"the target has dim 2, your flow dim {flow.dim}."
-    if flow.context_dim:
-        return "the target has no context, and your flow wants one."
-    like = next(flow.parameters(), torch.empty(0))  # the flow's dtype and device
-    x = _moons().sample((20_000,), generator=torch.Generator().manual_seed(11))
+    if why := refused(flow):
+        return why
+    found = held_out(flow, _moons())
+    few, others = found.points[:40], found.points[40:80]
     with torch.no_grad():
-        gaps = _moons().log_prob(x).double() - flow.log_prob(x.to(like)).double().cpu()
-        few, others = x[:40].to(like), x[40:80].to(like)
-        z, log_det = flow.transform.inverse(few)
-        half = (z + flow.transform.inverse(others)[0]) / 2
+        half = (flow.transform.inverse(few)[0] + flow.transform.inverse(others)[0]) / 2
         bend = (flow.transform.inverse((few + others) / 2)[0] - half).abs().max().item()
-    J = torch.stack(
-        [
-            torch.autograd.functional.jacobian(
-                lambda p: flow.transform.inverse(p)[0], row
-            )
-            for row in few[:20]
-        ]
-    )
-    off = (log_det[:20] - torch.linalg.slogdet(J).logabsdet).abs().max().item()
-    mixed = J.abs().amax(0)
+    mixed = found.jacobians.abs().amax(0)
     return Measure(
-        gaps.mean().item(),
-        gaps.std().item() / len(x) ** 0.5,
-        off,
+        found.nats,
+        found.error,
+        found.off,
         bend,
         min(mixed[0, 1].item(), mixed[1, 0].item()),
     )
 
 
 def _gap_is_wrong(gap):
-    if not math.isfinite(gap.nats):
-        return "its density is NaN, zero or infinite at some held-out point."
-    if not gap.off <= 0.05:
-        return f"its log-density is off by {gap.off:.2g} nats from what autograd finds."
-    if gap.nats > _ENOUGH:
-        return (
-            f"on held-out points its KL divergence is {gap.nats:.3f} ± {gap.error:.3f} nats; under "
-            f"{_ENOUGH} is asked for. More layers, more steps, another lr, another kind of coupling?"
-        )
-    return None
-
-
-class _Unsigned(minflow.Transform):
-    """x = 2z, with the log-dets exchanged."""
-
-    def inverse(self, x, context=None):
-        return x / 2, torch.full_like(x[..., 0], 2 * math.log(2))
+    advice = "More layers, more steps, another lr, another kind of coupling?"
+    return too_far(gap, _ENOUGH, advice)
 
 
 def _fitted(*layers, steps=150, lr=0.01):
@@ -1985,16 +1956,7 @@ def _by_a_loop():
     for _ in range(4):
         layers += [_spline_coupling(False), minflow.LU(2)]
     flow = minflow.Flow(minflow.Compose(*layers, minflow.Standardize.of(data))).double()
-    optimiser = torch.optim.Adam(flow.parameters(), lr=0.01)
-    fading = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 300)
-    for _ in range(300):
-        loss = -flow.log_prob(data[torch.randint(len(data), (256,))]).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
-        optimiser.step()
-        fading.step()
-    return flow
+    return by_a_loop(flow, data, 300)
 
 
 TRAIN = Exercise(
@@ -2016,7 +1978,7 @@ TRAIN = Exercise(
     "an arc and opens a gap at once.",
     mistakes=(
         Mistake(
-            lambda: minflow.Flow(_Unsigned(2)),
+            lambda: minflow.Flow(Unsigned(2)),
             "its log-density is not the one of its map. Is the sign of a log-det flipped, or one left out?",
             when=lambda gap: gap.off > 0.05,
         ),

@@ -14,6 +14,8 @@ import minflow
 from minflow.exercises import Equal, Exercise, Measured, Mistake
 from minflow.solve import monotone_root
 
+from ._flows import refused
+
 NUMBER = 4
 
 
@@ -1520,12 +1522,8 @@ _NORMAL = 3.5  # the best normal law in the middle has 3.27, the untrained flow 
 
 
 def _reverse_gap(flow):
-    if not isinstance(flow, minflow.Flow):
-        return f"a trained minflow.Flow is expected, not {type(flow).__name__}."
-    if flow.dim != 2:
-        return f"the target has dim 2, your flow dim {flow.dim}."
-    if flow.context_dim:
-        return "the target has no context, and your flow wants one."
+    if why := refused(flow):
+        return why
     torch.manual_seed(11)
     with torch.no_grad():
         z = flow.base.rsample(torch.Size([20_000]))

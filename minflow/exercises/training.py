@@ -15,6 +15,7 @@ import minflow
 from minflow.exercises import Equal, Exercise, Measured, Mistake
 
 from ._bugs import four_runs, patient
+from ._flows import held_out, refused, too_far
 
 __all__ = ["EXERCISES", "NUMBER", "four_runs", "patient"]
 
@@ -921,38 +922,14 @@ def _moons():
 
 
 def _gap(flow):
-    if not isinstance(flow, minflow.Flow):
-        return f"a trained minflow.Flow is expected, not {type(flow).__name__}."
-    if flow.dim != 2:
-        return f"the target has dim 2, your flow dim {flow.dim}."
-    like = next(flow.parameters(), torch.empty(0))  # the flow's dtype and device
-    target = _moons()
-    x = target.sample((20_000,), generator=torch.Generator().manual_seed(11))
-    with torch.no_grad():
-        gaps = target.log_prob(x).double() - flow.log_prob(x.to(like)).double().cpu()
-    few = x[:20].to(like)
-    z, _ = flow.transform.inverse(few)
-    said = (flow.log_prob(few) - flow.base.log_prob(z)).detach()
-    jacobians = [
-        torch.autograd.functional.jacobian(lambda p: flow.transform.inverse(p)[0], row)
-        for row in few
-    ]
-    true = torch.linalg.slogdet(torch.stack(jacobians)).logabsdet
-    off = (said - true).abs().max().item()
-    return Measure(gaps.mean().item(), gaps.std().item() / len(x) ** 0.5, off)
+    if why := refused(flow):
+        return why
+    found = held_out(flow, _moons())
+    return Measure(found.nats, found.error, found.off)
 
 
 def _gap_is_wrong(gap):
-    if not math.isfinite(gap.nats):
-        return "its density is NaN, zero or infinite at some held-out point."
-    if gap.off > 0.05:
-        return f"its log-density is off by {gap.off:.2g} nats from what autograd finds."
-    if gap.nats > 0.08:
-        return (
-            f"on held-out points its KL divergence is {gap.nats:.3f} ± {gap.error:.3f} nats; "
-            "under 0.08 is asked for. More layers, steps or components?"
-        )
-    return None
+    return too_far(gap, 0.08, "More layers, steps or components?")
 
 
 class _FlippedSign(minflow.Flow):
