@@ -318,11 +318,15 @@ def by_keyboard(page: Page, slider: Locator) -> None:
 
 
 def drag(slider: Locator) -> tuple[float, float, list[tuple[float, float]]]:
-    """Where a drag begins, at the middle of the handle, and where it leads."""
+    """Where a drag begins, at the middle of the handle, and where it leads.
+
+    More across than up: as much of both would be a swipe that scrolls the page, where a
+    handle lets it ("pan-y").
+    """
     slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    return x, y, [(x + step, y - step) for step in (4, 10, 18, 26)]
+    return x, y, [(x + step, y - step / 2) for step in (4, 10, 18, 26)]
 
 
 def by_mouse(page: Page, slider: Locator) -> None:
