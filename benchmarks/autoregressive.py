@@ -1,6 +1,6 @@
 """How near do autoregressive flows come to a known law, and what does a sample cost? Nats, and passes.
 
-    python benchmarks/autoregressive.py                  everything, a quarter of an hour on one core
+    python benchmarks/autoregressive.py                  everything, twenty minutes on one core
     python benchmarks/autoregressive.py --steps 100      a quick look
     python benchmarks/autoregressive.py --only moons     one of the four parts; the table keeps the others
     python benchmarks/autoregressive.py --out FILE.json  where to write the table
@@ -18,14 +18,17 @@ order    MAF on the banana (σ = 2), with one layer that takes x₂ first, as th
 cost     How long five layers take, on one thread: to sample and to score, with and without gradients
          for the weights. The unit is a pass of five bare networks: torch's own layers of the same
          shapes, without masks or a flow around them. D such passes is what a sample costs if each
-         coordinate is given a pass. All take turns, round after round. `passes` is a ratio of medians
-         over the rounds, and `passes_minima` one of the shortest times. It is the processor's time, so
-         what else the machine does counts for little; but not for nothing: run it on a quiet one.
+         coordinate is given a pass. `compiled sample` is a sample after `flow.transform.compile()`,
+         which takes minutes before the first round and needs a C++ compiler. All take turns, round after
+         round. `passes` is a ratio of medians over the rounds, and `passes_minima` one of the shortest
+         times. It is the processor's time, so what else the machine does counts for little; but not for
+         nothing: run it on a quiet one.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -62,6 +65,7 @@ CASES = (  # the flow, D, the width of its two hidden layers, and the batch
     ("maf", 6, 100, 1024),
     ("nsf_ar", 6, 128, 1024),
 )
+BACKEND = "inductor"  # what torch compiles with
 PARTS = ("moons", "choices", "order", "cost")
 
 
@@ -164,6 +168,8 @@ def tasks(name: str, dim: int, width: int, batch: int) -> dict[tuple[str, bool],
     torch.manual_seed(0)
     flow = getattr(mf, name)(dim, layers=5, hidden=(width, width))
     nets, x = bare(flow), torch.randn(batch, dim)
+    compiled = copy.deepcopy(flow)
+    compiled.transform.compile(backend=BACKEND, fullgraph=True)
 
     def all_nets() -> Tensor:
         return torch.stack([net(x).sum() for net in nets]).sum()
@@ -174,11 +180,13 @@ def tasks(name: str, dim: int, width: int, batch: int) -> dict[tuple[str, bool],
         "sample": (flow, 1, lambda: flow.rsample(batch).sum()),
         "log_prob": (flow, 1, lambda: flow.log_prob(x).sum()),
     }
-    return {
+    todo = {
         (task, gradients): partial(passes, module, many, gradients, total)
         for gradients in (False, True)
         for task, (module, many, total) in what.items()
     }
+    draw = partial(passes, compiled, 1, False, lambda: compiled.rsample(batch).sum())
+    return {**todo, ("compiled sample", False): draw}
 
 
 def cost(name: str, dim: int, width: int, batch: int, rounds: int) -> list[Row]:
@@ -246,11 +254,13 @@ def show(rows: list[Row], about: dict[str, Row]) -> None:
         floor = about["order"]["floor"]
         print(f"order    the wrong order's floor                                    {floor:.4f}")
     if len(trained) < len(rows):
-        print("flow     D   batch  gradients  what       in passes (minima)   in D passes (minima)")
+        print(
+            "flow     D   batch  gradients  what             in passes (minima)   in D passes (minima)"
+        )
     for row in rows[len(trained) :]:
         print(
             f"{row['flow']:7} {row['dim']:2}  {row['batch']:6}  {row['gradients']!s:9}  "
-            f"{row['what']:9} {row['passes']:7.2f} ({row['passes_minima']:.2f})"
+            f"{row['what']:15} {row['passes']:7.2f} ({row['passes_minima']:.2f})"
             f"          {row['D_passes']:.3f} ({row['D_passes_minima']:.3f})"
         )
 

@@ -42,7 +42,8 @@ class Autoregressive(Transform):
     these are known. So each unit is computed once, when its turn comes, from the units
     of its own degree or less in the layer before. Each weight that no mask shuts off is
     used once: in D steps, no more products than in one pass. See `Incremental`, and
-    `InPlace` for where no gradient is asked for.
+    `InPlace` for where no gradient is asked for. If many samples are drawn,
+    `flow.transform.compile()` is worth its minutes: the steps are short and many.
 
     Source: Papamakarios, Pavlakou and Murray 2017 (arXiv:1705.07057), section 3; Kingma
     et al. 2016 (arXiv:1606.04934), section 3, for the inverse.
@@ -117,6 +118,8 @@ class Autoregressive(Transform):
 
     def _watched(self, z: Tensor, context: Tensor | None) -> bool:
         """Whether gradients are asked for, or something of torch's own looks on."""
+        if torch.compiler.is_compiling():
+            return True
         inputs = [z, *self.parameters()] + ([] if context is None else [context])
         return (
             (torch.is_grad_enabled() and any(value.requires_grad for value in inputs))
@@ -142,8 +145,12 @@ class Incremental:
     first rows of their layer, and of the weights they see the first columns: no mask is
     needed. `outputs` computes the units of degree p, layer by layer, then what is made
     for the next coordinate; `learn` hears what that coordinate came to be. Points stand
-    in columns, so the units of a degree lie together in memory. Autograd can follow: what
-    is known is joined to a new tensor in each step.
+    in columns, so the units of a degree lie together in memory.
+
+    Many small products are slow. So coordinates go in groups: what the units of a group
+    see of earlier groups is one product in each layer, made when the group begins. Each
+    step adds what its units see of their own group. Autograd can follow: what is known
+    is joined to a new tensor, never written over.
 
     Args:
         net: the network.
@@ -151,6 +158,8 @@ class Incremental:
         points: N points, of which the number and the dtype matter, shape (D, N).
         context: shape (C, N).
     """
+
+    GROUP = 8
 
     def __init__(
         self, net: MaskedMLP, biases: Tensor, points: Tensor, context: Tensor | None
@@ -164,86 +173,88 @@ class Incremental:
         self.weights[-1] = self.weights[-1].index_select(0, net.made)
         self.biases: list[Tensor] = [layer.bias for layer in layers[:-1]]
         self.biases.append(biases.flatten().index_select(0, net.made))
-        # What is known of what each layer sees: at first the context.
+        # What each layer sees: the context and earlier groups, then its own group so far.
         self.context = points[:0] if context is None else context
         self.known = [self.context] * len(self.weights)
+        self.fresh: list[list[Tensor]] = [[] for _ in self.weights]
 
     def outputs(self) -> Tensor:
         """What is made for the next coordinate in the order, shape (P, N)."""
+        step = self.step % self.GROUP
+        if step == 0:
+            self._begin_group()
         hidden = self.context
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            below, seen = self.below[i + 1], self.known[i]
-            rows = slice(below[self.step], below[self.step + 1])
-            made = torch.addmm(bias[rows, None], weight[rows, : len(seen)], seen)
+        for i, (sums, weights) in enumerate(self.layers):
+            made, seen = sums[step], self._own_group(i)
+            if seen is not None:
+                made = torch.addmm(made, weights[step][:, : seen.shape[0]], seen)
             hidden = hidden + made if self.skips[i] else made
-            if i + 1 < len(self.known):
-                self.known[i + 1] = torch.cat([self.known[i + 1], hidden.relu()])
+            if i + 1 < len(self.layers):
+                self._activate(i + 1, hidden)
         return hidden
 
     def learn(self, features: Sequence[Tensor]) -> None:
         """Take in the features of that coordinate, F tensors of shape (N,)."""
-        rows = [feature.unsqueeze(0) for feature in features]
-        self.known[0] = torch.cat([self.known[0], *rows])
+        self.fresh[0] += [feature.unsqueeze(0) for feature in features]
         self.step += 1
+
+    def _begin_group(self) -> None:
+        """For each layer: the sums over earlier groups, and what steps add to them."""
+        start, stop = self.step, self.step + self.GROUP
+        self.layers: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            self._end_group(i)
+            sizes = self.sizes[i + 1][start:stop]
+            first = self.below[i + 1][start]
+            rows = slice(first, first + sum(sizes))
+            known = self.known[i].shape[0]
+            sums = torch.addmm(bias[rows, None], weight[rows, :known], self.known[i])
+            self.layers.append((sums.split(sizes), weight[rows, known:].split(sizes)))
+
+    def _own_group(self, i: int) -> Tensor | None:
+        """What a layer sees of its own group so far; None if that is nothing."""
+        return torch.cat(self.fresh[i]) if self.fresh[i] else None
+
+    def _activate(self, i: int, hidden: Tensor) -> None:
+        """Let a layer see the units that were made for it."""
+        self.fresh[i].append(hidden.relu())
+
+    def _end_group(self, i: int) -> None:
+        """Join what a layer saw of its own group to what is known of earlier ones."""
+        self.known[i] = torch.cat([self.known[i], *self.fresh[i]])
+        self.fresh[i] = []
 
 
 class InPlace(Incremental):
     """The same, faster, where no gradient is asked for.
 
-    What is known is written into room that waits for it, and holds zeros until then. And
-    since many small products are slow, coordinates go in groups: what the units of a
-    group see of earlier ones is one product in each layer, made when the group begins.
-    Each step adds what its units see of their own group.
+    What is known is written into room that waits for it.
     """
-
-    GROUP = 8
 
     def __init__(
         self, net: MaskedMLP, biases: Tensor, points: Tensor, context: Tensor | None
     ) -> None:
         super().__init__(net, biases, points, context)
         told, n = self.context.shape[0], points.shape[-1]
-        sizes = [[told, *sizes] for sizes in self.sizes[:-1]]
-        self.room = [points.new_zeros(sum(rows), n) for rows in sizes]
-        parts = [room.split(rows) for room, rows in zip(self.room, sizes, strict=True)]
-        self.places = [places for _, *places in parts]
-        if told:
-            for context_place, *_ in parts:
-                context_place.copy_(self.context)
-
-    def outputs(self) -> Tensor:
-        step = self.step % self.GROUP
-        if step == 0:
-            self._begin_group()
-        made = self.room[0]
-        for i, (sums, weights, fresh) in enumerate(self.layers):
-            made = sums[step].addmm_(weights[step], fresh)
-            if i + 1 < len(self.layers):
-                if self.skips[i + 1]:
-                    self.layers[i + 1][0][step].add_(made)
-                torch.clamp_min(made, 0, out=self.places[i + 1][self.step])
-        return made
+        self.room = [points.new_empty(told + below[-1], n) for below in self.below[:-1]]
+        for room in self.room:
+            room[:told] = self.context
+        self.filled = [told] * len(self.room)
 
     def learn(self, features: Sequence[Tensor]) -> None:
+        for feature in features:
+            self.room[0][self.filled[0]].copy_(feature)
+            self.filled[0] += 1
         self.step += 1
-        for place, feature in zip(self.places[0][self.step], features, strict=True):
-            place.copy_(feature)
 
-    def _begin_group(self) -> None:
-        """For each layer: the sums over earlier groups, and what steps add to them."""
-        start, stop = self.step, min(self.step + self.GROUP, len(self.sizes[0]))
-        told = self.context.shape[0]
-        self.layers: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]] = []
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            below, units = self.below[i], self.below[i + 1]
-            known = told + below[start + (i == 0)]  # an input's degree counts itself
-            fresh = slice(known, told + below[stop])
-            rows = slice(units[start], units[stop])
-            sizes = self.sizes[i + 1][start:stop]
-            sums, seen = bias[rows, None], self.room[i][:known]
-            if known:
-                sums = torch.addmm(sums, weight[rows, :known], seen)
-            else:
-                sums = sums.repeat(1, seen.shape[1])
-            parts = sums.split(sizes), weight[rows, fresh].split(sizes)
-            self.layers.append((*parts, self.room[i][fresh]))
+    def _own_group(self, i: int) -> Tensor | None:
+        start, stop = self.known[i].shape[0], self.filled[i]
+        return self.room[i][start:stop] if stop > start else None
+
+    def _activate(self, i: int, hidden: Tensor) -> None:
+        start = self.filled[i]
+        self.filled[i] = stop = start + hidden.shape[0]
+        torch.clamp_min(hidden, 0, out=self.room[i][start:stop])
+
+    def _end_group(self, i: int) -> None:
+        self.known[i] = self.room[i][: self.filled[i]]

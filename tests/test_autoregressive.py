@@ -404,39 +404,16 @@ def costs(dim, hidden, context_dim, points=10):
 
 @COSTS
 @pytest.mark.parametrize("dim", [2, 3, 7, 8, 9, 17, 43])
-def test_a_path_that_is_followed_does_one_product_for_each_one_in_the_masks(
-    dim, hidden, context_dim
-):
-    whole, ones, followed, _, layer = costs(dim, hidden, context_dim)
+def test_either_path_does_one_product_for_each_one_in_the_masks(dim, hidden, context_dim):
+    whole, ones, followed, in_place, layer = costs(dim, hidden, context_dim)
     assert whole == 10 * sum(part.weight.numel() for part in layer.net.layers)
-    assert followed == ones < whole
+    assert followed == in_place == ones < whole
 
 
-@COSTS
-@pytest.mark.parametrize("dim", [2, 3, 7, 8, 9, 17, 43])
-def test_a_path_in_place_does_so_group_by_group_and_never_more_than_a_pass(
-    dim, hidden, context_dim
-):
-    """In its own group a unit meets zeros as well; it uses no weight to what comes in a later one."""
-    whole, ones, _, in_place, layer = costs(dim, hidden, context_dim)
-    degrees = [
-        [p for p, size in enumerate(sizes) for _ in range(size)] for sizes in layer.net.sizes
-    ]
-    wanted = sum(
-        source < (unit // GROUP + 1) * GROUP
-        for sources, units in itertools.pairwise(degrees)
-        for source, unit in itertools.product(sources, units)
-    )
-    wanted += context_dim * sum(map(len, degrees[1:]))  # each layer sees the context
-    assert in_place == 10 * wanted
-    assert ones <= in_place <= whole
-    assert (in_place == whole) == (dim < GROUP)  # one group that holds all: a whole pass
-
-
-def test_with_many_coordinates_either_path_costs_about_half_a_pass():
-    for dim, least in ((17, 0.75), (43, 0.6), (128, 0.53)):
-        whole, _, followed, in_place, _ = costs(dim, (64, 64), 0, points=1)
-        assert followed < 0.55 * whole and in_place < least * whole
+def test_with_many_coordinates_a_sample_costs_about_half_the_products_of_a_pass():
+    for dim in (17, 43, 128):
+        whole, ones, *_ = costs(dim, (64, 64), 0, points=1)
+        assert ones < 0.55 * whole
 
 
 class Slices(TorchDispatchMode):
@@ -446,7 +423,7 @@ class Slices(TorchDispatchMode):
         self.taken = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket in (torch.ops.aten.addmm, torch.ops.aten.addmm_):
+        if func.overloadpacket == torch.ops.aten.addmm:
             weight = args[1]
             if weight.numel():
                 row, column = divmod(weight.storage_offset(), weight.stride(0))
@@ -473,10 +450,7 @@ def test_each_weight_is_used_once(dim, grad):
     assert [matrix.shape for matrix in matrices] == [mask.shape for mask in masks]
     masks[0], masks[-1] = masks[0][:, layer.net.inputs], masks[-1][layer.net.made]
     for matrix, mask in zip(matrices, masks, strict=True):
-        assert matrix.max() == 1
-        assert (matrix[mask] == 1).all()
-        if grad:
-            assert not matrix[~mask].any()
+        assert torch.equal(matrix.bool(), mask) and matrix.max() == 1
 
 
 def test_no_layer_of_the_network_is_called_on_the_way_to_the_data_and_each_once_on_the_way_back():
