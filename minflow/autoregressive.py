@@ -164,7 +164,7 @@ class Incremental:
     def __init__(
         self, net: MaskedMLP, biases: Tensor, points: Tensor, context: Tensor | None
     ) -> None:
-        self.step, self.sizes, self.skips = 0, net.sizes, [*net.skips, False]
+        self.step, self.sizes, self.skips = 0, net.sizes, net.skips
         # How many units of each layer have a degree below 0, 1, …
         self.below = [[0, *accumulate(sizes)] for sizes in net.sizes]
         layers: list[MaskedLinear] = list(net.layers)  # type: ignore[arg-type]  # see Compose

@@ -120,7 +120,8 @@ class MaskedLinear(nn.Linear):
         self, sources: Sequence[int], units: Sequence[int], bias: bool = True
     ) -> None:
         super().__init__(len(sources), len(units), bias)
-        self.register_buffer("mask", may_see(sources, units))
+        # Numbers, since a product of weights and booleans takes many times as long.
+        self.register_buffer("mask", may_see(sources, units).to(self.weight))
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight * self.mask, self.bias)
@@ -198,6 +199,7 @@ class MaskedMLP(nn.Module):
             drawn = hidden_degrees(width, least, dim - 1, draw)
             degrees.append(degrees[-1] if skip else drawn)
             self.skips.append(skip)
+        self.skips.append(False)  # what is made is added to nothing
         degrees.append(position * outputs)
         layers = [
             MaskedLinear(told + before, after, bias=i < len(hidden))
@@ -224,11 +226,12 @@ class MaskedMLP(nn.Module):
         Returns:
             Shape (*batch, P, D).
         """
-        made = hidden = x
-        for layer, skip in zip(self.layers, [*self.skips, False], strict=True):
-            seen = made if context is None else beside(context, made)
-            hidden = hidden + layer(seen) if skip else layer(seen)
-            made = hidden.relu()
+        told = () if context is None else (context,)
+        first, *others = self.layers
+        hidden = first(beside(*told, x))
+        for layer, skip in zip(others, self.skips[1:], strict=True):
+            made = layer(beside(*told, hidden.relu()))
+            hidden = hidden + made if skip else made
         return hidden.unflatten(-1, (self.outputs, self.dim))
 
 
@@ -240,7 +243,7 @@ def _only_these_masks(
         given = state.get(prefix + name, own)
         if own.is_meta or given.shape != own.shape:
             continue  # there is nothing to compare, or torch itself will name the shapes
-        if not torch.equal(given.to(own.device), own):
+        if not torch.equal(given.to(own), own):
             raise ValueError(
                 f"this state belongs to a network with another order or seed: its "
                 f"{prefix}{name} differs"

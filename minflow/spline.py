@@ -70,6 +70,7 @@ class Spline(ScalarMap):
 
     def knots(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """x and z of the knots, (2, K + 1, *batch, D), and dz/dx, (K + 1, *batch, D)."""
+        params = params.contiguous()  # sums over bins that lie side by side are slow
         edges, flat = _edges(params[: 2 * self.bins], self.bound)
         inner = _slopes(flat[:-1], flat[1:], params[2 * self.bins :])
         return edges, pad(inner, (0, 0) * (inner.dim() - 1) + (1, 1), value=1.0)
@@ -138,6 +139,7 @@ class CircularSpline(ScalarMap):
 
     def knots(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """x and z of the knots, (2, K + 1, *batch, D), and dz/dx, (K + 1, *batch, D)."""
+        params = params.contiguous()  # as in `Spline`
         edges, flat = _edges(params[: 2 * self.bins], math.pi)
         slopes = _slopes(flat.roll(1, 0), flat, params[2 * self.bins : -1])
         return edges, torch.cat([slopes, slopes[:1]])

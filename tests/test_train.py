@@ -50,6 +50,37 @@ def test_the_same_seed_gives_the_same_flow_whatever_else_draws():
     assert len(history.loss) == 20 and "20 steps" in repr(history)
 
 
+@pytest.mark.parametrize("by_density", [False, True])
+def test_a_compiled_flow_trains_compiled_and_alike(by_density):
+    captured, ends = [], []
+
+    def backend(graph, inputs):
+        captured.append(graph)
+        return graph.forward
+
+    law = mf.data.Banana()
+    data = law.sample((64,), generator=torch.Generator().manual_seed(0))
+    validates = torch.distributions.Distribution._validate_args
+    for compiles in (False, True):
+        torch.manual_seed(0)
+        flow = mf.nsf(2, layers=2, hidden=(8,))
+        if compiles:
+            part = flow.transform if by_density else flow
+            part.compile(backend=backend, fullgraph=True)
+        assert not captured
+        try:
+            if by_density:
+                history = mf.fit_energy(flow, law.log_prob, steps=5, batch_size=32)
+            else:
+                history = mf.fit(flow, data, validation=0.5, steps=5, batch_size=32)
+        finally:
+            torch.distributions.Distribution.set_default_validate_args(validates)
+            torch._dynamo.reset()
+        ends.append(torch.tensor(history.loss))
+    assert captured
+    torch.testing.assert_close(*ends)
+
+
 def test_fit_calls_initialize():
     class Starts(mf.Elementwise):
         def initialize(self, x, context=None):
