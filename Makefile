@@ -4,6 +4,7 @@
 # For authors:
 #   make serve      shows the book while you write
 #   make notebooks  runs the notebooks whose code changed, and tidies them (ALL=1: every one)
+#   make bench      times minflow beside other libraries (ARGS="--part import": see its --help)
 #   make lint       ruff and mypy       make format  lets ruff mend what it can
 #   make clean      removes what was built (not .venv)
 
@@ -18,7 +19,7 @@ ARGS ?=
 SOURCES := _config.yml _toc.yml $(shell find book minflow -type f \
     -not -path '*/__pycache__/*' -not -path '*/.*')
 
-.PHONY: book test serve notebooks lint format clean
+.PHONY: book test serve notebooks bench lint format clean
 
 book: $(HTML)/.complete
 	@echo "The book: file://$(CURDIR)/$(HTML)/index.html"
@@ -39,6 +40,9 @@ serve: .venv/.complete
 notebooks: .venv/.complete
 	$(BIN)/python tools/notebooks.py $(if $(ALL),--all)
 
+bench: .venv-bench/.complete
+	PYTHONPATH="$(CURDIR)" .venv-bench/bin/python benchmarks/libraries.py $(ARGS)
+
 lint: .venv/.complete
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,4 +62,13 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Beside .venv, since the book must build without what it is compared with.
+.venv-bench/.complete: benchmarks/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	    || { echo "The pinned versions want Python 3.11: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -r benchmarks/requirements.txt
 	@touch $@

@@ -156,6 +156,7 @@ def set_theme(page: Page, theme: str) -> list[str]:
     button = page.locator(".theme-switch-button:visible").first
     for _ in range(4):
         if page.evaluate("document.documentElement.dataset.theme") == theme:
+            page.locator(".tooltip").first.wait_for(state="detached")
             return []
         if not button.count():
             return ["no button changes the theme"]
