@@ -1,0 +1,1 @@
+"""What `libraries.py` compares: for each library one module, with a short function for each case."""
