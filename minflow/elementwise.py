@@ -115,7 +115,7 @@ class Affine(ScalarMap):
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         shift, raw = params
         log_scale = soft_bound(raw, self.bound)
-        return torch.addcmul(shift, z, log_scale.exp()), log_scale.expand_as(z)
+        return z * log_scale.exp() + shift, log_scale.expand_as(z)
 
     def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         shift, raw = params

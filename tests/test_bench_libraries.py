@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pages
 import pytest
-import torch
 
 import minflow as mf
 
@@ -151,9 +150,10 @@ def test_the_other_parts_are_written_under_their_names(program, monkeypatch, tmp
         assert row["steps"] == 3 or row["reached"]
 
 
-def test_the_peak_of_memory_is_that_of_the_steps(program):
-    torch.manual_seed(0)
-    case = replace(program.CASES[2], width=256, batch=4096)
-    found = program.grow(case, ("bare", "eager"))
-    # Weights, gradients and Adam's two moments, and what the layers made for the gradients.
-    assert found["mebibytes"] > 4 * 4096 * 256 * 2 * case.layers / 2**20
+def test_the_peak_of_memory_is_that_of_the_steps(program, monkeypatch):
+    """In a process of its own: this one may hold memory that is free already."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(pages.ROOT), *sys.path]))
+    case = next(case for case in program.CASES if case.name == "maf43")
+    found = program.memory(case, ("bare", "eager"))
+    # Weights, gradients and Adam's two moments, of at least the layers in the middle.
+    assert found["mebibytes"] > 4 * 4 * 5 * 512 * 512 / 2**20
