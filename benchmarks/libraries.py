@@ -247,7 +247,7 @@ def change_of_variables(there: Callable[[Any], Any], x: torch.Tensor) -> torch.T
     found = []
     for point in x.split(1):
         jacobian = torch.autograd.functional.jacobian(there, point)[0, :, 0]
-        log_p = common.normal(x.shape[-1]).log_prob(there(point)).sum()
+        log_p = common.normal(there(point)).squeeze(0)
         found.append(log_p + torch.linalg.slogdet(jacobian).logabsdet)
     return torch.stack(found).detach()
 

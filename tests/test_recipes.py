@@ -209,9 +209,8 @@ def test_every_other_layer_takes_the_coordinates_in_the_reversed_order(name):
     parts = [part for part in flow.modules() if isinstance(part, mf.Autoregressive)]
     there, back = (0, 1, 2, 3), (3, 2, 1, 0)
     assert [part.order for part in parts] == [there, back, there, back, there]
-    assert all(
-        part.net.skips == [False, True, False] for part in parts
-    )  # the networks are residual
+    residual = [False, True, False]
+    assert all(part.net.skips == residual for part in parts)
 
 
 @pytest.mark.parametrize("dim", [2, 3, 5])

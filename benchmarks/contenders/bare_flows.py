@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from contenders.common import Case, Contender, counts, mlp, trainer, variational
+from contenders.common import Case, Contender, counts, mlp, normal, trainer, variational
 
 MISSING: dict[str, str] = {}
 
@@ -69,12 +67,12 @@ class Recursion(nn.Module):
 
 
 def planar(case: Case, learning_rate: float) -> Contender:
-    module, constant = Recursion(case.layers, case.dim), 0.5 * case.dim * math.log(2 * math.pi)
+    module = Recursion(case.layers, case.dim)
 
     def push() -> tuple[Tensor, Tensor]:
         z = torch.randn(case.batch, case.dim)
         x, log_det = module(z)
-        return x, -0.5 * z.square().sum(-1) - constant - log_det
+        return x, normal(z) - log_det
 
     return variational(module, push)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from FrEIA.framework import SequenceINN
 from FrEIA.modules import GLOWCouplingBlock
 from torch import Tensor
 
-from contenders.common import Case, Contender, density, mlp
+from contenders.common import Case, Contender, density, mlp, normal
 
 MISSING = {
     "affine_autoregressive": "no autoregressive layers",
@@ -24,11 +22,10 @@ def affine_coupling(case: Case, learning_rate: float) -> Contender:
     module = SequenceINN(case.dim)
     for _ in range(case.layers // 2):
         module.append(GLOWCouplingBlock, subnet_constructor=lambda i, o: mlp(i, case.width, o))
-    constant = 0.5 * case.dim * math.log(2 * math.pi)
 
     def log_prob(x: Tensor) -> Tensor:
         z, log_det = module(x)
-        return log_det - 0.5 * z.square().sum(-1) - constant
+        return normal(z) + log_det
 
     return density(
         module,
