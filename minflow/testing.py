@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -441,17 +442,26 @@ def _passes(case: _Case) -> Iterator[str]:
             yield f"{name} calls its networks {sorted(set(calls.values()))} times, not {promised}"
 
 
-def _capture(case: _Case) -> Iterator[str]:
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Let torch compile inside, and leave no trace of it.
+
+    torch.compile switches off the checks of all torch Distributions.
+    """
     validates = Distribution._validate_args
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(validates)
+        torch._dynamo.reset()
+
+
+def _capture(case: _Case) -> Iterator[str]:
     for name, go, _, start, context in case.sides():
         if name in case.closed_form and case.dim == 2:
-            try:
-                captured = torch.compile(go, backend="eager", fullgraph=True)(
-                    start, context
-                )[0]
-            finally:  # torch.compile switches off the checks of all torch Distributions
-                Distribution.set_default_validate_args(validates)
-                torch._dynamo.reset()
+            with _compiling():
+                capture = torch.compile(go, backend="eager", fullgraph=True)
+                captured = capture(start, context)[0]
             if not _close(captured, go(start, context)[0], 1e-9):
                 yield f"{name} gives other values once captured in one graph"
 

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import minflow as mf
 from minflow.autoregressive import InPlace
 from minflow.nets import MaskedMLP
+from minflow.testing import _compiling
 
 GROUP = InPlace.GROUP
 MAPS = [
@@ -357,14 +358,9 @@ def test_a_tangent_is_carried_on_where_no_gradient_is_asked_for(which):
 def test_both_directions_are_captured_in_one_graph(dim, scalar_map, grad):
     layer = a_layer(dim, scalar_map, 2, (8, 8), residual=True, order=some_order(dim))
     z, context = some_points(5, dim), some_points(5, 2, seed=5)
-    validates = torch.distributions.Distribution._validate_args
     for way in (layer.forward, layer.inverse):
-        try:
-            with torch.set_grad_enabled(grad):
-                captured = torch.compile(way, backend="eager", fullgraph=True)(z, context)
-        finally:
-            torch.distributions.Distribution.set_default_validate_args(validates)
-            torch._dynamo.reset()
+        with _compiling(), torch.set_grad_enabled(grad):
+            captured = torch.compile(way, backend="eager", fullgraph=True)(z, context)
         assert captured[0].requires_grad == grad and not captured[0].is_inference()
         assert_same(captured, way(z, context), 1e-12)
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 import minflow as mf
 from minflow.batches import Rows
 from minflow.run import Plan, Run
+from minflow.testing import _compiling
 
 
 def affine_flow(dim=1):
@@ -60,7 +61,6 @@ def test_a_compiled_flow_trains_compiled_and_alike(by_density):
 
     law = mf.data.Banana()
     data = law.sample((64,), generator=torch.Generator().manual_seed(0))
-    validates = torch.distributions.Distribution._validate_args
     for compiles in (False, True):
         torch.manual_seed(0)
         flow = mf.nsf(2, layers=2, hidden=(8,))
@@ -68,14 +68,11 @@ def test_a_compiled_flow_trains_compiled_and_alike(by_density):
             part = flow.transform if by_density else flow
             part.compile(backend=backend, fullgraph=True)
         assert not captured
-        try:
+        with _compiling():
             if by_density:
                 history = mf.fit_energy(flow, law.log_prob, steps=5, batch_size=32)
             else:
                 history = mf.fit(flow, data, validation=0.5, steps=5, batch_size=32)
-        finally:
-            torch.distributions.Distribution.set_default_validate_args(validates)
-            torch._dynamo.reset()
         ends.append(torch.tensor(history.loss))
     assert captured
     torch.testing.assert_close(*ends)
