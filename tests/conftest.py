@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -54,6 +55,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("CI") == "true":
         # A plugin, not a hook of this file: it must reach notebooks and doctests too.
         config.pluginmanager.register(NoSkips(), "no-skips")
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled_stays() -> Iterator[None]:
+    """torch.compile keeps its programs, and switches off the checks of all torch Distributions."""
+    from torch.distributions import Distribution
+
+    checks = Distribution._validate_args
+    yield
+    Distribution.set_default_validate_args(checks)
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch"].compiler.reset()
 
 
 @pytest.fixture(scope="module")  # no longer: its event loop would be in the notebooks' way
