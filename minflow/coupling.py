@@ -125,7 +125,7 @@ class Coupling(Transform):
     def _halves(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The half that is kept and the half that is moved."""
         d = self.dim // 2
-        first, second = value[..., :d], value[..., d:]
+        first, second = value.split([d, self.dim - d], -1)
         return (second, first) if self.flip else (first, second)
 
     def _join(self, kept: Tensor, moved: Tensor) -> Tensor:

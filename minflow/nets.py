@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from operator import index
 
 import torch
@@ -66,11 +67,12 @@ def conditioner(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequenti
     >>> conditioner(3, (8,), 2)(torch.ones(5, 3)).shape
     torch.Size([5, 2])
     """
-    return _layers(inputs, hidden, outputs, nn.ReLU)
+    relu = partial(nn.ReLU, inplace=True)  # nothing else needs what comes in
+    return _layers(inputs, hidden, outputs, relu)
 
 
 def _layers(
-    inputs: int, hidden: Sequence[int], outputs: int, activation: type[nn.Module]
+    inputs: int, hidden: Sequence[int], outputs: int, activation: Callable[[], nn.Module]
 ) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise((inputs, *hidden)):
@@ -230,7 +232,9 @@ class MaskedMLP(nn.Module):
         first, *others = self.layers
         hidden = first(beside(*told, x))
         for layer, skip in zip(others, self.skips[1:], strict=True):
-            made = layer(beside(*told, hidden.relu()))
+            # In place, unless what came in is needed once more: it spares a copy.
+            seen = hidden.relu() if skip else hidden.relu_()
+            made = layer(beside(*told, seen))
             hidden = hidden + made if skip else made
         return hidden.unflatten(-1, (self.outputs, self.dim))
 

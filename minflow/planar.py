@@ -54,8 +54,8 @@ def invertible(v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         p = wᵀv,  s = 1 + p where p >= 0,  s = FLOOR + c exp(p / c) elsewhere,
         u = v + (s − 1 − p) w / ‖w‖²,  c = 1 − FLOOR.
 
-    Across w, u is v; where p >= 0 it is v altogether. s is computed as it stands and
-    never as 1 + wᵀu, which large weights would round to 0. At w = 0, u = v.
+    Across w, u is v; where p >= 0 it is v altogether. s is made of p (s − 1 is CELU's
+    curve) and never of wᵀu, which large weights would round to −1. At w = 0, u = v.
 
     Args:
         v, w: shape (*batch, D).
@@ -67,15 +67,12 @@ def invertible(v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     s = log(1 + eᵖ): there v = 0 is no identity.
     """
     p = _dot(v, w)
-    negative, c = p.clamp(max=0), 1 - FLOOR
-    positive, bounded = p - negative, c * torch.expm1(negative / c)  # bounded >= −c
+    along = nn.functional.celu(p, 1 - FLOOR)  # wᵀu, which is s − 1
     square = _dot(w, w) + torch.finfo(w.dtype).tiny
-    lift = (bounded - negative) / square  # s − 1 − p is about p²/2 for a small p < 0
-    u = torch.addcmul(v, lift.unsqueeze(-1), w)
+    u = torch.addcmul(v, ((along - p) / square).unsqueeze(-1), w)
     with torch.no_grad():  # if v is large along w, rounding has left some of it in u
-        left = (bounded + positive - _dot(u, w)) / square
-        rest = left.unsqueeze(-1) * w
-    return u + rest, (1 + bounded) + positive
+        rest = ((along - _dot(u, w)) / square).unsqueeze(-1) * w
+    return u + rest, 1 + along
 
 
 def _stretch(slope: Tensor, s: Tensor) -> Tensor:
@@ -211,8 +208,7 @@ class Radial(Transform):
         numbers = steered(self.params, self.net, context)
         centre, raw_log_alpha, p = numbers.split([self.dim, 1, 1], -1)
         alpha = soft_bound(raw_log_alpha, self.BOUND).exp()
-        _, s = invertible(p, torch.ones_like(p))
-        return centre, alpha, s.unsqueeze(-1)
+        return centre, alpha, 1 + nn.functional.celu(p, 1 - FLOOR)
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         centre, alpha, s = self.parts(context)
