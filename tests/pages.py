@@ -45,9 +45,10 @@ def notebooks() -> list[Path]:
 
 
 def chapters() -> list[Path]:
-    """The notebooks that are chapters: all but the page that opens the book."""
-    first = ROOT / f"{toc()[0]}.ipynb"
-    return [path for path in notebooks() if path != first]
+    """The notebooks that are chapters: those of the table of contents' part of that name."""
+    parts = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))["parts"]
+    listed = next(part["chapters"] for part in parts if part["caption"] == "Chapters")
+    return sorted(ROOT / f"{chapter['file']}.ipynb" for chapter in listed)
 
 
 def read(path: Path) -> nbformat.NotebookNode:

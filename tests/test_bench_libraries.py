@@ -1,10 +1,13 @@
 """The comparison with other libraries runs, here without them: on minflow and the bare networks."""
 
+import datetime
 import importlib.util
 import json
 import os
+import re
 import sys
 from dataclasses import replace
+from statistics import median
 
 import pages
 import pytest
@@ -157,3 +160,125 @@ def test_the_peak_of_memory_is_that_of_the_steps(program, monkeypatch):
     found = program.memory(case, ("bare", "eager"))
     # Weights, gradients and Adam's two moments, of at least the layers in the middle.
     assert found["mebibytes"] > 4 * 4 * 5 * 512 * 512 / 2**20
+
+
+# --- The page quotes what was measured. ---
+
+COLUMNS = {
+    "minflow": ("minflow", "eager"),
+    "compiled": ("minflow", "compiled"),
+    **{name: (name.lower(), "eager") for name in ("zuko", "nflows", "normflows", "Pyro", "FrEIA")},
+    "FlowJAX": ("flowjax", "compiled"),
+}
+FLOWS = {
+    "RealNVP": "realnvp",
+    "MAF-6": "maf6",
+    "MAF-43": "maf43",
+    "NSF": "spline_coupling",
+    "NSF-AR": "spline_autoregressive",
+    "planar": "planar",
+}
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return json.loads((BENCHMARKS / "libraries.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page():
+    return "\n".join(cell.source for cell in pages.read(pages.ROOT / "book" / "speed.ipynb").cells)
+
+
+def quoted(page, name):
+    """A table of the page: the names of its columns, and its rows."""
+    [text] = re.findall(rf'^{name} = """\n(.*?)\n"""$', page, re.M | re.S)
+    head, *rows = [line.split() for line in text.splitlines()]
+    return head[1:], rows
+
+
+def in_words(number, digits):
+    return "–" if number is None else f"{number:.{digits}f}"
+
+
+@pytest.mark.parametrize("name", ["score", "train", "sample"])
+def test_the_page_has_every_ratio(name, page, measured):
+    head, rows = quoted(page, name)
+    assert head == list(COLUMNS)
+    task = {"score": "log_prob"}.get(name, name)
+    ratio = {
+        (row["case"], row["library"], row["setting"]): in_words(row["ratio"], 2)
+        for row in measured["runs"]
+        if row["task"] == task
+    }
+    scored = [flow for flow in FLOWS if (name, flow) != ("score", "planar")]
+    assert rows == [
+        [flow, *(ratio[(FLOWS[flow], *entry)] for entry in COLUMNS.values())] for flow in scored
+    ]
+
+
+def test_the_page_has_the_times_to_a_fit(page, measured):
+    head, rows = quoted(page, "fit")
+    assert head == ["steps", "seconds", "first"]
+    expected = []
+    for name, entry in COLUMNS.items():
+        runs = [r for r in measured["moons"]["runs"] if (r["library"], r["setting"]) == entry]
+        if all(run["seconds"] is None for run in runs):
+            continue
+        assert all(run["reached"] for run in runs)
+        steps, seconds = (median(run[key] for run in runs) for key in ("steps", "seconds"))
+        first = max(run["first_step_seconds"] for run in runs)
+        expected.append([name, in_words(steps, 0), in_words(seconds, 1), in_words(first, 1)])
+    assert rows == expected
+
+
+def test_the_page_has_the_memory_and_the_imports(page, measured):
+    head, rows = quoted(page, "memory")
+    assert head == list(COLUMNS)
+    grown = {
+        (run["case"], run["library"], run["setting"]): in_words(run["mebibytes"], 0)
+        for run in measured["memory"]["runs"]
+    }
+    assert rows == [
+        [flow, *(grown[(case, *entry)] for entry in COLUMNS.values())]
+        for flow, case in FLOWS.items()
+    ]
+    _, rows = quoted(page, "imports")
+    assert [[name.lower(), seconds] for name, seconds in rows] == [
+        [run["library"].replace("bare", "torch"), in_words(run["seconds"], 1)]
+        for run in measured["import"]["runs"]
+    ]
+
+
+def test_the_page_has_the_growth(page, measured):
+    _, rows = quoted(page, "growth")
+    cases, axes = {"NSF": "spline_coupling", "MAF": "maf"}, {"D": "dim"}
+    assert len(rows) * 4 == len(measured["growth"]["runs"])
+    for flow, size, task, start, *times in rows:
+        key = cases[flow], axes.get(size, size), {"score": "log_prob"}.get(task, task)
+        found = sorted(
+            (run["value"], in_words(run["median_ms"], 1))
+            for run in measured["growth"]["runs"]
+            if (run["case"], run["axis"], run["task"]) == key
+        )
+        assert [str(found[0][0]), *times] == [start, *(ms for _, ms in found)]
+
+
+def test_the_page_says_when_and_with_what(page, measured):
+    about = measured["about"]
+    for part in (
+        about,
+        *(measured[name]["about"] for name in ("import", "memory", "growth", "moons")),
+    ):
+        assert part["date"] == about["date"]
+        assert part["libraries"] == about["libraries"]
+    day = datetime.date.fromisoformat(about["date"])
+    assert f"{day.day} {day:%B %Y}" in page and f"{about['rounds']} rounds" in page
+    given = {name.lower(): version for name, version in about["libraries"].items()}
+    words = re.sub(r"\s+", " ", page)
+    for name in [*COLUMNS, "JAX"]:
+        if name not in ("minflow", "compiled"):
+            assert f"{name} {given[name.lower()]}" in words
+    for flow, case in FLOWS.items():
+        run = next(r for r in measured["runs"] if (r["case"], r["library"]) == (case, "minflow"))
+        assert re.search(rf"^\| {flow} \|.*\| {run['parameters']:,} \|$", page, re.M)
