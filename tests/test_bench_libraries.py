@@ -282,3 +282,34 @@ def test_the_page_says_when_and_with_what(page, measured):
     for flow, case in FLOWS.items():
         run = next(r for r in measured["runs"] if (r["case"], r["library"]) == (case, "minflow"))
         assert re.search(rf"^\| {flow} \|.*\| {run['parameters']:,} \|$", page, re.M)
+
+
+def test_the_page_says_how_sure_it_is(page, measured):
+    words = re.sub(r"\s+", " ", page)
+    shortest = {
+        (run["case"], run["task"], run["library"]): run["ratio_min"]
+        for run in measured["runs"]
+        if run["setting"] == "eager" and run["library"] != "bare" and run["ratio_min"]
+    }
+    leads = []
+    for case, task in {key[:2] for key in shortest}:
+        others = [
+            v
+            for (c, t, name), v in shortest.items()
+            if (c, t) == (case, task) and name != "minflow"
+        ]
+        leads.append(min(others) / shortest[case, task, "minflow"])
+    draws = sum(abs(lead - 1) < 0.03 for lead in leads)
+    ahead = sum(lead >= 1.03 for lead in leads)
+    behind = len(leads) - ahead - draws
+    assert f"{ahead} ahead, {draws} draws and {behind} behind" in words
+
+    for name in ("nflows", "zuko", "minflow"):
+        runs = [
+            r for r in measured["moons"]["runs"] if (r["library"], r["setting"]) == (name, "eager")
+        ]
+        low, high = (f(run["seconds"] for run in runs) for f in (min, max))
+        assert re.search(rf"\b{name}`?(?: took)? from {low:.1f} to {high:.1f}\b", words)
+
+    maf = next(r for r in measured["runs"] if (r["case"], r["library"]) == ("maf43", "minflow"))
+    assert f"of MAF-43's, {maf['effective']:,} numbers are learned" in words

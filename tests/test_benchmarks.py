@@ -298,7 +298,7 @@ def test_a_part_that_is_run_alone_leaves_the_others_in_the_table(monkeypatch, tm
 def test_the_chapter_quotes_the_table_of_autoregressive_flows_with_its_date():
     _, found, runs = autoregressive()
     text = chapter("autoregressive")
-    names = {"maf": "MAF", "nsf_ar": "splines"}
+    names = {"maf": "`maf`", "nsf_ar": "`nsf_ar`"}
     for (part, flow, layers), rows in runs.items():
         if part == "moons":
             nll, gap = (f"{average(rows, key):.3f}" for key in ("nll", "gap"))

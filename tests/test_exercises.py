@@ -101,7 +101,8 @@ def mistakes_are_named(exercise):
 def shown_solution_passes(exercise, source):
     notebook = {"torch": torch, "math": math, "np": np, "minflow": minflow}
     exec(source, notebook)
-    assert exercise.check(notebook[exercise.reference.__name__]).state == "correct"
+    verdict = exercise.check(notebook[exercise.reference.__name__])
+    assert verdict.state == "correct", verdict
 
 
 @every_exercise
@@ -817,6 +818,7 @@ def calls_exist(notebook):
         assert {int(n) for n in called} <= set(range(1, len(chapter(name).exercises) + 1))
     for cell in notebook["cells"]:
         if "ex.check(" in "".join(cell["source"]) and cell["cell_type"] == "code":
+            assert cell["outputs"], "a cell with ex.check was not run: make notebooks"
             assert "not attempted" in json.dumps(cell["outputs"]), "a stub is attempted"
     return asked
 

@@ -145,7 +145,7 @@ def test_every_paper_cited_anywhere_is_among_the_references() -> None:
     texts = {path: path.read_text("utf-8") for path in (*PAGES, *ROOT.glob("minflow/**/*.py"))}
     for path in pages.notebooks():
         texts[path] = "\n".join(cell.source for cell in pages.read(path).cells)
-    missing = {path.name: cited(text) - listed for path, text in texts.items()}
+    missing = {str(path): cited(text) - listed for path, text in texts.items()}
     assert not {name: papers for name, papers in missing.items() if papers}
 
 

@@ -1796,7 +1796,7 @@ UNSPLINE = Exercise(
         "denominator, ξ = 2s·share/(b + √(b² + 4as·share)). The log-slope is minus that of the spline, at this ξ.",
     ),
     why="Both forms of the root are equal on paper. But (−b + √(b² + 4as·share))/(2a) is 0/0 for a = 0, and for tiny a it subtracts two almost equal numbers and divides what rounding has "
-    "left by almost nothing. In 2s·share/(b + √…) two positive numbers are added.",
+    "left by almost nothing. In 2s·share/(b + √…) nothing cancels as long as b is not negative, as in a bin that is straight or nearly so.",
     mistakes=(
         Mistake(
             _unsplined(_school(1)),
