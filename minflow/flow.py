@@ -31,8 +31,8 @@ class Flow(nn.Module):
 
     Raises:
         TypeError: if transform is not a Transform, or base not a distribution.
-        ValueError: if base and transform differ in dim or dtype, or parts of the
-            transform in dtype, or the base reaches outside f's domain.
+        ValueError: if base and transform differ in dim or dtype, or the base reaches
+            outside f's domain.
 
     >>> import minflow
     >>> flow = Flow(minflow.Elementwise(2, minflow.MixtureCDF()))
@@ -54,13 +54,6 @@ class Flow(nn.Module):
             raise TypeError("a flow is no base of another: Compose their transforms")
         elif isinstance(base, Distribution):
             base = DistributionBase(base)
-        numbers = itertools.chain(transform.parameters(), transform.buffers())
-        dtypes = {str(n.dtype) for n in numbers if n.is_floating_point()}
-        if len(dtypes) > 1:
-            raise ValueError(
-                f"parts of the transform compute in {' and '.join(sorted(dtypes))}: "
-                "convert one, with .to(...), or the rows that it was made of"
-            )
         like = next(transform.parameters(), None)
         if isinstance(base, StandardNormal) and like is not None:
             base = base.to(like)
