@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -59,14 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_compiled_stays() -> Iterator[None]:
-    """torch.compile keeps its programs, and switches off the checks of all torch Distributions."""
-    from torch.distributions import Distribution
+    from minflow.testing._case import compiling
 
-    checks = Distribution._validate_args
-    yield
-    Distribution.set_default_validate_args(checks)
-    if "torch._dynamo" in sys.modules:
-        sys.modules["torch"].compiler.reset()
+    with compiling():
+        yield
 
 
 @pytest.fixture(scope="module")  # no longer: its event loop would be in the notebooks' way
