@@ -8,26 +8,11 @@ from minflow.autoregressive import Autoregressive
 from minflow.base import StandardNormal
 from minflow.coupling import Additive, Coupling
 from minflow.diagnose import diagnose
-from minflow.elementwise import (
-    Affine,
-    Elementwise,
-    LeakyReLU,
-    Logit,
-    MixtureCDF,
-    Reversed,
-    ScalarMap,
-    Sigmoid,
-)
+from minflow.elementwise import Elementwise
 from minflow.flow import Flow
-from minflow.linear import (
-    LU,
-    ActNorm,
-    Householder,
-    Permute,
-    Standardize,
-    TriangularAffine,
-)
+from minflow.linear import LU, Householder, Permute, TriangularAffine
 from minflow.measure import Gap, paired_gap
+from minflow.mixture_cdf import MixtureCDF
 from minflow.monotone import Monotone
 from minflow.planar import Planar, Radial, Sylvester
 from minflow.recipes import (
@@ -44,7 +29,9 @@ from minflow.recipes import (
 )
 from minflow.run import History
 from minflow.saving import load, save
+from minflow.scalar_map import Affine, LeakyReLU, Logit, Reversed, ScalarMap, Sigmoid
 from minflow.spline import CircularSpline, Spline
+from minflow.standardize import ActNorm, Standardize
 from minflow.support import Support
 from minflow.train import fit, fit_energy
 from minflow.transform import Compose, Inverse, Transform

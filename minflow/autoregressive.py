@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.distributions import constraints
 
-from minflow.elementwise import ScalarMap, checked
 from minflow.nets import MaskedLinear, MaskedMLP, beside, ordered, widths
+from minflow.scalar_map import ScalarMap, checked
 from minflow.transform import Transform
 
 

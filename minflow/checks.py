@@ -12,10 +12,11 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, StudentT, Uniform
 
-from minflow.elementwise import Elementwise, LeakyReLU
+from minflow.elementwise import Elementwise
 from minflow.flow import Flow
 from minflow.linear import TriangularAffine
 from minflow.planar import Planar, Radial
+from minflow.scalar_map import LeakyReLU
 from minflow.trace import Call, traced
 from minflow.transform import interval
 

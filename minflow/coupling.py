@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from minflow import nets
-from minflow.elementwise import ScalarMap, checked
+from minflow.scalar_map import ScalarMap, checked
 from minflow.transform import Transform, interval
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minflow.elementwise import ScalarMap, check_bound, soft_bound
 from minflow.nets import check_whole
+from minflow.scalar_map import ScalarMap, check_bound, soft_bound
 from minflow.solve import monotone_root
 
 

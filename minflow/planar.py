@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from minflow.elementwise import soft_bound
 from minflow.nets import mlp, steered, widths
+from minflow.scalar_map import soft_bound
 from minflow.solve import monotone_root
 from minflow.transform import Transform
 

@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 
 from minflow.autoregressive import Autoregressive
 from minflow.coupling import Additive, Coupling
-from minflow.elementwise import Affine, Elementwise, Reversed, ScalarMap
+from minflow.elementwise import Elementwise
 from minflow.flow import Flow
-from minflow.linear import LU, ActNorm, Permute
+from minflow.linear import LU, Permute
 from minflow.nets import check_whole
 from minflow.planar import Planar, Radial, Sylvester
+from minflow.scalar_map import Affine, Reversed, ScalarMap
 from minflow.spline import Spline
+from minflow.standardize import ActNorm
 from minflow.transform import Compose, Inverse, Transform
 
 

@@ -21,15 +21,18 @@ from minflow import (
     coupling,
     elementwise,
     linear,
+    mixture_cdf,
     monotone,
     planar,
+    scalar_map,
     spline,
+    standardize,
     support,
     transform,
 )
 from minflow.checkpoint import write_atomically
-from minflow.elementwise import ScalarMap
 from minflow.flow import Flow
+from minflow.scalar_map import ScalarMap
 
 FORMAT = 1
 CLASSES = {
@@ -37,9 +40,12 @@ CLASSES = {
     for module in (
         transform,
         base,
-        elementwise,
+        scalar_map,
+        mixture_cdf,
         monotone,
+        elementwise,
         linear,
+        standardize,
         planar,
         coupling,
         autoregressive,

@@ -16,8 +16,8 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import pad
 
-from minflow.elementwise import ScalarMap, check_bound, soft_bound
 from minflow.nets import check_whole
+from minflow.scalar_map import ScalarMap, check_bound, soft_bound
 
 FLOOR = 0.03  # the least width and height of a bin, as a fraction of an even share
 SLOPE_BOUND = 3.0  # the largest |log| of a knot's slope against those of its two bins

@@ -19,9 +19,9 @@ from torch.special import digamma
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import minflow
-from minflow.elementwise import soft_bound
 from minflow.nets import MaskedMLP
 from minflow.run import Plan
+from minflow.scalar_map import soft_bound
 
 PAGE = (Path(__file__).resolve().parent.parent / "book" / "formulas.md").read_text("utf-8")
 

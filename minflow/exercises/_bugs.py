@@ -23,10 +23,13 @@ from torch.nn.functional import softplus
 
 from minflow.base import StandardNormal
 from minflow.data import TwoMoons
-from minflow.elementwise import Affine, Elementwise, MixtureCDF
+from minflow.elementwise import Elementwise
 from minflow.flow import Flow
-from minflow.linear import Householder, Standardize, TriangularAffine
+from minflow.linear import Householder, TriangularAffine
+from minflow.mixture_cdf import MixtureCDF
 from minflow.run import History
+from minflow.scalar_map import Affine
+from minflow.standardize import Standardize
 from minflow.train import fit
 from minflow.transform import Compose, Transform
 
