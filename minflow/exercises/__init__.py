@@ -6,8 +6,8 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ._core import Chapter, Exercise, Mistake
-from ._judges import Equal, Measured
+from ._core import Chapter, Exercise
+from ._judges import Equal, Measured, Mistake
 
 __all__ = ["Chapter", "Equal", "Exercise", "Measured", "Mistake", "chapter", "chapters"]
 

@@ -1,4 +1,4 @@
-"""An exercise, the usual mistakes that it knows by name, and a chapter's set of them."""
+"""An exercise, and a chapter's set of them."""
 
 import inspect
 import textwrap
@@ -9,23 +9,8 @@ from typing import Any, Literal
 import torch
 
 from . import _progress
-from ._judges import Equal, Measured
+from ._judges import Equal, Measured, Mistake
 from ._show import Fold, Progress, State, Verdict
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A usual wrong answer and what to say to it.
-
-    With `Equal`, an answer that agrees with `answer`, or with one of `also`, on every case has
-    made this mistake: it gives the same or, where that raises, raises the same kind of error. With
-    `Measured`, it is one whose measurement fulfils `when` (and `answer` makes an example of it).
-    """
-
-    answer: Any
-    says: str
-    also: tuple[Any, ...] = ()
-    when: Callable[[Any], bool] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,12 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from ._show import curves
-
-if TYPE_CHECKING:
-    from ._core import Mistake
 
 Case = tuple[Any, ...]
 # What torch says to usual slips, and what may help.
@@ -23,6 +20,21 @@ HELP = {
 }
 # By the bytes of a float; room for 2.5066 as √(2π).
 TOLERANCE = {2: 2e-2, 4: 2e-4, 8: 5e-5}
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A usual wrong answer and what to say to it.
+
+    With `Equal`, an answer that agrees with `answer`, or with one of `also`, on every case has
+    made this mistake: it gives the same or, where that raises, raises the same kind of error. With
+    `Measured`, it is one whose measurement fulfils `when` (and `answer` makes an example of it).
+    """
+
+    answer: Any
+    says: str
+    also: tuple[Any, ...] = ()
+    when: Callable[[Any], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,9 +175,7 @@ class Equal:
                 return runs[-1]
         return runs[0]
 
-    def known(
-        self, run: Run, reference: Any, mistakes: Iterable["Mistake"]
-    ) -> str | None:
+    def known(self, run: Run, reference: Any, mistakes: Iterable[Mistake]) -> str | None:
         """What is to be said of a known mistake, made in all of the answer or in parts of it."""
         for mistake in mistakes:
             if any(self._agree(run, wrong) for wrong in (mistake.answer, *mistake.also)):
@@ -321,9 +331,7 @@ class Measured:
         except Exception as error:
             return Run(answer, (Raised(error),))
 
-    def known(
-        self, run: Run, reference: Any, mistakes: Iterable["Mistake"]
-    ) -> str | None:
+    def known(self, run: Run, reference: Any, mistakes: Iterable[Mistake]) -> str | None:
         """What is to be said of a known mistake that the measurement shows."""
         (output,) = run.outputs
         if isinstance(output, Raised | str):
