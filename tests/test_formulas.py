@@ -1960,3 +1960,91 @@ def test_the_determinant_tables_are_checked_row_by_row() -> None:
         "the same, general", "Sylvester's identity", "Sherman–Morrison",
     }  # fmt: skip
     assert names("Determinants") == rules | {*JACOBIANS}
+
+
+def test_a_density_of_another_mass_has_another_floor() -> None:
+    m, entropy = 1.7, 0.5 * math.log(2 * math.pi * math.e)
+    nll = integral(lambda x: -normal(x) * (m * normal(x)).log(), -12, 12)
+    close(nll, entropy - math.log(m), 1e-8)  # reached where q is m times p
+    nll = integral(lambda x: -normal(x) * (m * normal(x, 0.3, 1.2)).log(), -12, 12)
+    assert nll > entropy - math.log(m)
+
+
+def gauss_kl(mu1, cov1, mu2, cov2):
+    law = torch.distributions.MultivariateNormal
+    return torch.distributions.kl_divergence(law(mu1, cov1), law(mu2, cov2))
+
+
+def two_normal_laws():
+    g = torch.Generator().manual_seed(0)
+    out = []
+    for _ in range(2):
+        a = torch.randn(3, 3, generator=g, dtype=torch.float64)
+        out += [torch.randn(3, generator=g, dtype=torch.float64), a @ a.T + torch.eye(3)]
+    return out
+
+
+def test_total_correlation_by_entropies() -> None:
+    _, cov, _, _ = two_normal_laws()
+    entropies = 0.5 * (2 * math.pi * math.e * cov.diagonal()).log().sum()
+    joint = 0.5 * torch.logdet(2 * math.pi * math.e * cov)
+    zero = torch.zeros(3, dtype=torch.float64)
+    close(gauss_kl(zero, cov, zero, cov.diagonal().diag()), entropies - joint, 1e-9)
+
+
+def test_the_divergence_splits_as_the_densities_do() -> None:
+    mu, cov, nu, other = two_normal_laws()
+    a, b = slice(0, 1), slice(1, 3)
+    whole = gauss_kl(mu, cov, nu, other)
+    first = gauss_kl(mu[a], cov[a, a], nu[a], other[a, a])
+
+    def given(m, c):  # slope, and covariance, of the rest given the first
+        slope = c[b, a] / c[a, a]
+        return slope, c[b, b] - slope @ c[a, b]
+
+    (s1, c1), (s2, c2) = given(mu, cov), given(nu, other)
+    # The mean of the conditional divergence over x_A: Gauss–Hermite is exact for a square.
+    rest = number(0.0)
+    for z, w in ((-math.sqrt(3), 1 / 6), (0.0, 2 / 3), (math.sqrt(3), 1 / 6)):
+        x = mu[a] + cov[a, a].sqrt().squeeze() * z
+        m1 = mu[b] + (s1 @ (x - mu[a]))
+        m2 = nu[b] + (s2 @ (x - nu[a]))
+        rest = rest + w * gauss_kl(m1, c1, m2, c2)
+    close(whole, first + rest, 1e-9)
+
+
+def test_the_gradient_of_a_root() -> None:
+    torch.manual_seed(0)
+    layer = minflow.Elementwise(1, minflow.MixtureCDF()).double()
+    torch.nn.init.normal_(layer.params)
+    z = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
+    x, _ = layer.forward(z)
+    dz, dtheta = torch.autograd.grad(x.sum(), (z, layer.params))
+    at = x.detach().requires_grad_()
+    g, _ = layer.inverse(at)  # g(x; θ) = z
+    g_x, g_theta = torch.autograd.grad(g.sum(), (at, layer.params))
+    close(dz, 1 / g_x, 1e-8)
+    close(dtheta, -g_theta / g_x, 1e-8)
+
+
+def test_what_few_rows_cost() -> None:
+    torch.manual_seed(0)
+    n, dim, runs = 200, 2, 2000
+    k = dim + dim * (dim + 1) / 2
+    x = torch.randn(runs, n, dim, dtype=torch.float64)
+    mean = x.mean(1)
+    cov = torch.einsum("rni,rnj->rij", x - mean[:, None], x - mean[:, None]) / n
+    inverse = torch.linalg.inv(cov)
+    kl = 0.5 * (
+        torch.logdet(cov)
+        - dim
+        + inverse.diagonal(dim1=-2, dim2=-1).sum(-1)
+        + torch.einsum("ri,rij,rj->r", mean, inverse, mean)
+    )
+    close(kl.mean() * n / (k / 2), 1.0, 0.06)
+
+
+def test_the_best_normal_scores_half_the_log_det() -> None:
+    _, cov, _, _ = two_normal_laws()
+    law = torch.distributions.MultivariateNormal(torch.zeros(3, dtype=torch.float64), cov)
+    close(law.entropy(), 0.5 * torch.logdet(2 * math.pi * math.e * cov), 1e-10)

@@ -58,7 +58,6 @@ def test_every_recipe_is_public_and_names_its_options_alike(name):
 def test_the_recipes_are_all_found():
     others = {"planar_flow", "radial_flow", "sylvester_flow"}
     assert others | {*COUPLINGS, *AUTOREGRESSIVE} == set(RECIPES)
-    assert len(COUPLINGS) == 4 and len(AUTOREGRESSIVE) == 3
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 5])

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from minflow.show import Finding, Findings
-from minflow.testing import _batches, _density, _learning
-from minflow.testing._case import Case
+from minflow.testing import _batches, _case, _density, _learning
 from minflow.transform import Transform
 
 __all__ = ["BOTH", "CHECKS", "check_transform"]
 
 BOTH = ("forward", "inverse")
-CHECKS: dict[str, Callable[[Case], Iterator[str]]] = {
+CHECKS: dict[str, Callable[[_case.Case], Iterator[str]]] = {
     "dim, domain and codomain are as declared": _density.declaration,
     "the same input, the same output": _density.repeatable,
     "round trip": _density.round_trip,
@@ -59,7 +58,7 @@ def check_transform(
     True
     """
     findings = Findings()
-    cases = [Case(make, dim, mixes, closed_form, network_passes) for dim in dims]
+    cases = [_case.Case(make, dim, mixes, closed_form, network_passes) for dim in dims]
     for name, check in CHECKS.items():
         words = ""
         for case in cases:
