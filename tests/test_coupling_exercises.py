@@ -78,16 +78,26 @@ def test_the_densities_of_chapter_5_agree_with_flows():
     assert (highest.item(), factor) == pytest.approx((truth.item(), 1), abs=1e-6)
     assert truth.item() == pytest.approx(-4.549, abs=5e-4)  # what the solution says
 
-    kept, s1, s2, t_at_3, kl, entropy = ch5.banana_by_nice()
+    entropy, t_at_3, s1, s2, kl = ch5.banana_from_the_wrong_end()
     banana = minflow.data.Banana(2.0)
-    x = banana.sample((200,)).double()
-    assert kept == 2
-    y = torch.stack([x[:, 0] - x[:, 1] ** 2 / 4, x[:, 1]], -1)  # t(y) = y²/4
-    z = y / torch.tensor([s1, s2]).double()
-    log_q = minflow.StandardNormal(2).log_prob(z) - math.log(s1 * s2)
-    assert (banana.log_prob(x) - log_q).abs().max() < 1e-9  # the divergence is 0
-    assert (kl, t_at_3) == (0, 3**2 / 4)
     assert entropy == pytest.approx(banana.entropy().item()) == pytest.approx(3.531, abs=5e-4)
+    assert entropy + kl == pytest.approx(4.224, abs=5e-4)  # what the solution says
+    v, w = torch.randn(2, 200_000, generator=torch.Generator().manual_seed(1)).double()
+    x = torch.stack([w + v**2, 2 * v], -1)  # x₂²/4 = v²
+    assert torch.allclose(x[:, 0] - x[:, 1] ** 2 / 4, w)
+
+    def cross_entropy(s1, s2, slope=0.0, bend=0.0):  # of flows that keep x₁; t a parabola
+        t = t_at_3 + slope * (x[:, 0] - 3) + bend * (x[:, 0] - 3) ** 2
+        z = torch.stack([x[:, 0] / s1, (x[:, 1] - t) / s2], -1)
+        return -(minflow.StandardNormal(2).log_prob(z) - math.log(s1 * s2)).mean().item()
+
+    best = cross_entropy(s1, s2)
+    gaps = banana.log_prob(x) + math.log(2 * math.pi * s1 * s2) + 0.5 * (x**2).sum(-1) / 4
+    assert gaps.mean().item() == pytest.approx(kl, abs=4 * gaps.std().item() / 200_000**0.5)
+    others = [(1.9, 2), (2.1, 2), (2, 1.9), (2, 2.1), (3**0.5, 2)]
+    others += [(2, 2, 0.1), (2, 2, -0.1), (2, 2, 0, 0.05), (2, 2, 0, -0.05)]
+    assert all(cross_entropy(*other) > best + 1e-3 for other in others)
+    assert cross_entropy(3**0.5, 2) - best == pytest.approx(math.log(3) / 2 + 1 / 6 - kl, abs=5e-3)
 
     moons = minflow.data.TwoMoons(noise=0.05)
     t = torch.linspace(0, math.pi, 100_001).double()  # its best normal law, by sums over the arcs

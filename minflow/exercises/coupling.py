@@ -194,6 +194,11 @@ BY_HAND = Exercise(
             "the determinants are reciprocals of each other; their logs have opposite signs.",
         ),
         Mistake(
+            (0.5, -5.0, -1.0, math.log10(3), -math.log10(3)),
+            "this is a logarithm to another base. Logs in this book are natural, to the base e: `math.log`.",
+            also=((0.5, -5.0, -1.0, math.log2(3), -math.log2(3)),),
+        ),
+        Mistake(
             (0.5, -5.0, -1.0, math.log(12), -math.log(12)),
             "a sign got lost: s₃ = −log 2 shrinks, and so it takes away.",
         ),
@@ -283,11 +288,11 @@ CONSTANT = Exercise(
     "have a sharp, high bump here and a flat, wide one there: all its heights are those of one normal law.",
     hints=(
         "What stands on the diagonal of the Jacobian of x_B = z_B + t(z_A)? And what is added when maps are composed?",
-        "log p(x) = log N(z; 0, I) − log_det, with the same log_det at every point. So the highest point of p is f(0), and "
+        "log q(x) = log N(z; 0, I) − log_det, with the same log_det at every point. So the highest point of q is f(0), and "
         "the log-density of the normal law in three dimensions is −(3/2)·log(2π) at its peak.",
     ),
-    why="log_det = log 4 − log 2 + log 3 = log 6 = 1.792 everywhere. p(f(z)) = N(z; 0, I)/6 is highest at z = 0, where "
-    "log p is −2.757 − 1.792 = −4.549. The networks decide where f(0) is, not how high p is there: the factor is 1.",
+    why="log_det = log 4 − log 2 + log 3 = log 6 = 1.792 everywhere. q(f(z)) = N(z; 0, I)/6 is highest at z = 0, where "
+    "log q is −2.757 − 1.792 = −4.549. The networks decide where f(0) is, not how high q is there: the factor is 1.",
     mistakes=(
         Mistake(
             (0.0, _PEAK, 1),
@@ -384,7 +389,7 @@ class _Net:
         width = kept.shape[-1] if kept.ndim else "one without a dimension"
         if width != self.takes:
             raise ValueError(
-                f"the network takes {self.takes} numbers a point, and got {width}"
+                f"the network is for points of size {self.takes}, and was given size {width}"
             )
         if isinstance(kept, np.ndarray):
             return np.tanh(kept @ self.weight + self.bias)
@@ -438,6 +443,28 @@ def _second_half_kept(points, net):
     kept, old = points[..., d:], points[..., :d]
     t, s = net(kept).chunk(2, -1)
     return torch.cat([old * s.exp() + t, kept], -1), s.sum(-1)
+
+
+def _cut_in_the_batch(points, net, inverse=False):
+    """`chunk` and `cat` without a dimension take the first."""
+    kept, old, _, _ = _taken(points, net)
+    t, s = net(kept).chunk(2)
+    new = (old - t) * (-s).exp() if inverse else old * s.exp() + t
+    return torch.cat([kept, new], -1), -s.sum(-1) if inverse else s.sum(-1)
+
+
+def _joined_in_the_batch(points, net, inverse=False):
+    kept, old, t, s = _taken(points, net)
+    new = (old - t) * (-s).exp() if inverse else old * s.exp() + t
+    return torch.cat([kept, new]), -s.sum(-1) if inverse else s.sum(-1)
+
+
+def _in_turn(points, net, inverse=False):
+    """t and s one after the other, number by number."""
+    kept, old, _, _ = _taken(points, net)
+    t, s = net(kept)[..., ::2], net(kept)[..., 1::2]
+    new = (old - t) * (-s).exp() if inverse else old * s.exp() + t
+    return torch.cat([kept, new], -1), -s.sum(-1) if inverse else s.sum(-1)
 
 
 def _coupling_loop(z, net):
@@ -600,6 +627,22 @@ COUPLING = Exercise(
             lambda z, net: net(z),
             "the network is to be shown the kept half alone. Were it shown all of z, the Jacobian would not be triangular.",
         ),
+        Mistake(
+            lambda z, net: coupling(z, net)[0],
+            "this is x alone. Return its log-det beside it.",
+        ),
+        Mistake(
+            _cut_in_the_batch,
+            "`chunk(2)` cuts along the first dimension, which is the batch. Name the last one: `chunk(2, -1)`.",
+        ),
+        Mistake(
+            _joined_in_the_batch,
+            "`torch.cat` joins along the first dimension, which is the batch, unless you name the last one: `torch.cat([...], -1)`.",
+        ),
+        Mistake(
+            _in_turn,
+            "you take t and s in turn. The network gives first all of t, then all of s.",
+        ),
     ),
     variants=(_coupling_loop, _coupling_by_autograd, _coupling_numpy),
 )
@@ -750,6 +793,30 @@ UNCOUPLE = Exercise(
         Mistake(
             lambda x, net: uncouple(x, net)[0],
             "this is z alone. Return its log-det beside it.",
+        ),
+        Mistake(
+            _uncoupled(lambda old, t, s: old - t * (-s).exp()),
+            "you divide t alone by eˢ. The whole of x − t is to be divided: parentheses.",
+        ),
+        Mistake(
+            _uncoupled(log_det=lambda s: -s.sum(-1, keepdim=True)),
+            "log_det has a dimension of size 1 too many: one number a point.",
+        ),
+        Mistake(
+            _uncoupled(log_det=lambda s: (-s.sum(-1)).exp()),
+            "this is the determinant; its log is asked for, and it needs no exponential.",
+        ),
+        Mistake(
+            _uncoupled(log_det=lambda s: torch.zeros_like(s[..., 0])),
+            "your log-det is 0: so it is for additive couplings. This one scales.",
+        ),
+        Mistake(
+            lambda x, net: _cut_in_the_batch(x, net, inverse=True),
+            "`chunk(2)` cuts along the first dimension, which is the batch. Name the last one: `chunk(2, -1)`.",
+        ),
+        Mistake(
+            lambda x, net: _joined_in_the_batch(x, net, inverse=True),
+            "`torch.cat` joins along the first dimension, which is the batch, unless you name the last one: `torch.cat([...], -1)`.",
         ),
     ),
     variants=(_uncouple_loop, _uncouple_in_place, _uncouple_numpy),
@@ -1101,6 +1168,18 @@ CONV = Exercise(
             ),
             "you have a number for each pixel. Sum them: one number an image.",
         ),
+        Mistake(
+            lambda z, M: conv1x1(z, M)[0],
+            "this is x alone. Return its log-det beside it.",
+        ),
+        Mistake(
+            lambda z, M: (conv1x1(z, M)[0], torch.linalg.slogdet(M)),
+            "`slogdet` gives two things, the sign and the log. Take `.logabsdet`, once for every pixel.",
+        ),
+        Mistake(
+            lambda z, M: (M @ z, conv1x1(z, M)[1]),
+            "`M @ z` takes the rows and columns of the picture for a matrix. The channels are the third dimension from the end.",
+        ),
     ),
     variants=(_conv_by_torch, _conv_as_one_matrix, _conv_numpy),
 )
@@ -1109,104 +1188,132 @@ CONV = Exercise(
 # 5.8
 
 
-def banana_by_nice():
-    kept = 2  # x2 is normal, x1 is bent by it
-    s1, s2 = 1, 2  # the scales of the two normals
-    t_at_3 = 3**2 / 4  # the mean of x1 for x2 = 3
-    kl = 0
-    # two standard normals, and one log-det: log 2
-    entropy = math.log(2 * math.pi * math.e) + math.log(s1 * s2)
-    return kept, s1, s2, t_at_3, kl, entropy
+def banana_from_the_wrong_end():
+    base = math.log(2 * math.pi * math.e)  # two standard normals
+    entropy = base + math.log(2)  # (5.8): the log-det is log 2
+    t_at_3 = 0  # x2 and -x2 are equally likely, whatever x1 is
+    s1 = math.sqrt(1 + 3 * 2**4 / 16)  # E[x1²] = 1 + E[x2⁴]/16
+    s2 = 2  # E[x2²] = 4
+    # With these, each square in -log q has the mean 1/2.
+    cross_entropy = base + math.log(s1 * s2)
+    return entropy, t_at_3, s1, s2, cross_entropy - entropy
 
 
 _H = 1 + math.log(2 * math.pi)
+_LOG2 = math.log(2)
+_OF_BANANA = _H + _LOG2
 
 BANANA = Exercise(
-    title="NICE peels a banana",
+    title="A banana from the wrong end",
     level="medium",
     kind="derive",
-    reference=banana_by_nice,
+    reference=banana_from_the_wrong_end,
     judge=Equal(
-        parts=(
-            "the kept coordinate",
-            "S₁",
-            "S₂",
-            "t(3)",
-            "the divergence",
-            "the entropy",
-        ),
+        parts=("the banana's entropy", "t(3)", "S₁", "S₂", "the divergence"),
         tol=1e-3,
     ),
-    insight="One additive coupling is exact here because the law is built as a coupling is: one coordinate is free, and moves "
-    "the other without stretching it. Kept the other way round, no additive coupling is exact, with any network: given x₁, the law of "
-    "x₂ has a width, and even a number of bumps, that depends on x₁.",
+    insight="With x₂ kept, these two layers are exact. With x₁ kept, the best of them is one round normal law, log 2 nats away, "
+    "and the network has nothing to do: given x₁, the law of x₂ has a width, and even a number of bumps, that depends on x₁, and a shift gives neither. "
+    "A flow whose roles alternate need not know the right way round.",
     hints=(
-        "How would you sample the banana from two standard normal numbers? Write it as two lines, and compare them with the two steps of "
-        "the flow.",
-        "x₂ = 2·z₂ and x₁ = z₁ + x₂²/4. A scaling multiplies by standard deviations, not by variances. The log-det is the same at every point, so the "
-        "entropy of x is that of z plus log|det|.",
+        "KL(p‖q) = E_p[−log q] − H(p), and only the first part depends on the flow. Write −log q(x) out, with S₁, S₂ and t, and take its mean "
+        "under the banana. For the entropy: that of x is that of z plus the mean log-det.",
+        "−log q = log(2π) + log(S₁S₂) + x₁²/(2S₁²) + (x₂ − t(x₁))²/(2S₂²). The best t(x₁) is the mean of x₂ for this x₁; what is it, if x₂ and "
+        "−x₂ are equally likely? And log S + c/(2S²) is smallest at S² = c, where c is the mean of a square. For x₁ = x₂²/4 + noise, E[x₁²] has "
+        "E[x₂⁴] in it.",
     ),
-    why="With y = (z₁, 2z₂) and x = (y₁ + y₂²/4, y₂) the flow draws as the banana does, so q = p and the divergence is 0. "
-    "H = log(2πe) + log 2 = 3.531.",
+    why="H(p) = log(2πe) + log 2 = 3.531. t = 0 by symmetry, S₂² = E[x₂²] = 4 and S₁² = E[x₁²] = 1 + 48/16 = 4. So E_p[−log q] = "
+    "log(2πe) + log 4 = 4.224, which is log 2 = 0.693 more than H(p).",
     mistakes=(
         Mistake(
-            (1, 1, 2, 2.25, 0, _H + math.log(2)),
-            "the kept half has to be normal by itself, and x₁ is not. Which of the two is drawn first?",
+            (_OF_BANANA, 2.25, 2, 2, _LOG2),
+            "2.25 is the mean of x₁ where x₂ = 3. Here x₁ is kept, and x₂ is shifted: what is the mean of x₂ where x₁ = 3?",
         ),
         Mistake(
-            (2, 2, 1, 2.25, 0, _H + math.log(2)),
-            "the scales are exchanged: which coordinate has the standard deviation σ?",
+            (_OF_BANANA, 2 * math.sqrt(3), 2, 2, _LOG2),
+            "where x₁ = 3, x₂ has two bumps, around ±2√3. One shift has to serve both of them.",
+            also=((_OF_BANANA, -2 * math.sqrt(3), 2, 2, _LOG2),),
         ),
         Mistake(
-            (2, 1, 4, 2.25, 0, _H + math.log(4)),
-            "σ = 2 is a standard deviation, and a scale multiplies just those. Its square is the variance.",
+            (_OF_BANANA, 0, math.sqrt(3), 2, math.log(3) / 2 + 1 / 6),
+            "√3 is the standard deviation of x₁. But its mean is 1, and no layer of this flow moves the mean of x₁ away from 0: "
+            "the mean of the square x₁² counts, and its two parts are E[x₂⁴]/16 and 1.",
+            also=(
+                (_OF_BANANA, 0, math.sqrt(3), 2, math.log(3) / 2),
+                (_OF_BANANA, 0, math.sqrt(3), 2, _LOG2),
+            ),
         ),
         Mistake(
-            (2, 1, 1, 2.25, 0, _H),
-            "no scale is left to make x₂ as wide as it is. An additive coupling cannot do that.",
+            (_OF_BANANA, 0, 4, 2, _LOG2),
+            "this is S₁², the mean of a square. The scale is its root.",
+            also=((_OF_BANANA, 0, 4, 2, 2 * _LOG2 - 3 / 8),),
         ),
         Mistake(
-            (2, 1, 0.5, 2.25, 0, _H - math.log(2)),
-            "this is the way from x to z. The scaling maps z to y.",
+            (_OF_BANANA, 0, 3, 2, _LOG2),
+            "3 is the variance of x₁. A scale is no variance; and the mean of x₁, which is 1 and not 0, counts too.",
         ),
         Mistake(
-            (2, 1, 2, 9.0, 0, _H + math.log(2)),
-            "the network is shown y₂, which is scaled already, and not z₂. Or was the 4 forgotten?",
+            (_OF_BANANA, 0, 1, 2, _LOG2),
+            "1 is the deviation of x₁ for a given x₂. Here x₁ comes first, with all its width.",
+            also=((_OF_BANANA, 0, 1, 2, 3 / 2),),
         ),
         Mistake(
-            (2, 1, 2, -2.25, 0, _H + math.log(2)),
-            "this is what the inverse adds. On the way to x the shift is the mean of x₁ for this x₂.",
+            (_OF_BANANA, 0, math.sqrt(2), 2, _LOG2),
+            "the fourth moment of a normal law is 3σ⁴, and not σ⁴.",
         ),
         Mistake(
-            (2, 1, 2, 1.5, 0, _H + math.log(2)),
-            "t(3) is 3²/4, the mean of x₁ where x₂ = 3. You took a slope, or a square root.",
-            also=((2, 1, 2, 0.75, 0, _H + math.log(2)),),
+            (_OF_BANANA, 0, 2, 4, _LOG2),
+            "4 is the variance of x₂. A scale multiplies by the standard deviation.",
         ),
         Mistake(
-            (2, 1, 2, 2.25, math.log(2), _H + math.log(2)),
-            "a divergence is 0 when two laws are the same, whatever the log-det.",
+            (_OF_BANANA, 0, 2, 1, _LOG2),
+            "no shift makes x₂ wider or narrower, so S₂ has to make it as wide as it is.",
         ),
         Mistake(
-            (2, 1, 2, 2.25, 0, math.log(2)),
+            (_OF_BANANA, 0, 2, 2, 0),
+            "0 is what the flow of (5.8) reaches. With x₁ kept, x₁ is normal by itself, and the banana's is not.",
+        ),
+        Mistake(
+            (_OF_BANANA, 0, 2, 2, -_LOG2),
+            "a divergence is never negative: it is E_p[−log q] minus the entropy, in this order.",
+        ),
+        Mistake(
+            (_OF_BANANA, 0, 2, 2, _H + 2 * _LOG2),
+            "this is E_p[−log q]. Take the entropy of the banana away.",
+        ),
+        Mistake(
+            (_OF_BANANA, 0, 2, 2, 2 * _LOG2),
+            "this is the log-det of the flow. The divergence is by how much E_p[−log q] exceeds the banana's entropy.",
+        ),
+        Mistake(
+            (_OF_BANANA, 0, 2, 2, 1),
+            "this is in bits, with logarithms to the base 2. Natural ones give nats.",
+        ),
+        Mistake(
+            (_LOG2, 0, 2, 2, _LOG2),
             "this is the log-det. The entropy of the base, log(2πe) for two coordinates, comes before it.",
         ),
         Mistake(
-            (2, 1, 2, 2.25, 0, _H - math.log(2)),
-            "the flow stretches, so the entropy grows: the sign of the log-det is flipped.",
+            (_H, 0, 2, 2, _LOG2),
+            "this is the entropy of the base. The scale 2 of (5.8) spreads it out: its log-det is missing.",
         ),
         Mistake(
-            (2, 1, 2, 2.25, 0, _H / 2 + math.log(2)),
+            (_H - _LOG2, 0, 2, 2, _LOG2),
+            "the flow of (5.8) stretches, so the entropy grows: the sign of the log-det is flipped.",
+        ),
+        Mistake(
+            (_H / 2 + _LOG2, 0, 2, 2, _LOG2),
             "½·log(2πe) is the entropy of one standard normal. The base has two.",
         ),
         Mistake(
-            (2, 1, 2, 2.25, 0, math.log(2 * math.pi) + math.log(2)),
+            (math.log(2 * math.pi) + _LOG2, 0, 2, 2, _LOG2),
             "log(2π) is minus the base's log-density at its peak. The entropy is the mean of −log q, with e in it: log(2πe).",
         ),
     ),
     variants=(
-        (2, 1, 2, 2.25, 0, 3.531),
-        torch.tensor([2.0, 1.0, 2.0, 2.25, 0.0, 3.531]),
-        [2, 1, 2, 9 / 4, 0.0, minflow.data.Banana(2.0).entropy()],
+        (3.531, 0, 2, 2, 0.693),
+        torch.tensor([3.531, 0.0, 2.0, 2.0, 0.6931]),
+        [minflow.data.Banana(2.0).entropy(), 0.0, np.float64(2), 4**0.5, np.log(2)],
     ),
 )
 
@@ -1220,11 +1327,11 @@ def one_bin():
     d0, d1, s = 4, 1, h / w
 
     def at(xi):
-        q = s + (d0 + d1 - 2 * s) * xi * (1 - xi)
-        share = (s * xi**2 + d0 * xi * (1 - xi)) / q
+        u = s + (d0 + d1 - 2 * s) * xi * (1 - xi)
+        share = (s * xi**2 + d0 * xi * (1 - xi)) / u
         top = d1 * xi**2 + d0 * (1 - xi) ** 2
         top = top + 2 * s * xi * (1 - xi)
-        return z0 + h * share, s**2 * top / q**2
+        return z0 + h * share, s**2 * top / u**2
 
     z, slope = at(1 / 2)
     share = (0.6 - z0) / h  # 0.4
@@ -1244,11 +1351,11 @@ BIN = Exercise(
     insight="Three slopes make a bin: d₀ where it begins, s on the whole, d₁ where it ends. Here it begins steep, so at the middle of its width it has "
     "risen by two thirds of its height.",
     hints=(
-        "Compute w, h and s = h/w first. x = 2 is the middle: ξ = ½. Since d₀ + d₁ − 2s = 1, q(ξ) = 2 + ξ(1 − ξ).",
-        "For the way back, (z − z₀)/h = 0.4 has to be (sξ² + d₀ξ(1 − ξ))/q(ξ). Multiply by q: a quadratic in ξ, and one of its roots lies between 0 "
+        "Compute w, h and s = h/w first. x = 2 is the middle: ξ = ½. Since d₀ + d₁ − 2s = 1, u(ξ) = 2 + ξ(1 − ξ).",
+        "For the way back, (z − z₀)/h = 0.4 has to be (sξ² + d₀ξ(1 − ξ))/u(ξ). Multiply by u: a quadratic in ξ, and one of its roots lies between 0 "
         "and 1. The x that belongs to it is x₀ + w·ξ.",
     ),
-    why="At ξ = ½: q = 2.25, z = −1 + 4·(0.5 + 1)/2.25 = 5/3 and dz/dx = 4·(0.25 + 1 + 1)/2.25² = 16/9. For z = 0.6 the quadratic is 1.6ξ² − 3.6ξ + 0.8 = 0, "
+    why="At ξ = ½: u = 2.25, z = −1 + 4·(0.5 + 1)/2.25 = 5/3 and dz/dx = 4·(0.25 + 1 + 1)/2.25² = 16/9. For z = 0.6 the quadratic is 1.6ξ² − 3.6ξ + 0.8 = 0, "
     "with the roots ¼ and 2; so x = 1.5.",
     mistakes=(
         Mistake(
@@ -1258,6 +1365,10 @@ BIN = Exercise(
         Mistake(
             (8 / 3, 16 / 9, 2.5),
             "the bin begins at z₀ = −1, and not at 0.",
+        ),
+        Mistake(
+            (1 / 3, 16 / 9, 1.5),
+            "the fraction is a share of the height: multiply it by h = 4, and not by w or s. (Or d₀ and d₁ are exchanged, which gives the same z here.)",
         ),
         Mistake(
             (1 / 3, 16 / 9, 1 + 2 * 0.5),
@@ -1277,7 +1388,7 @@ BIN = Exercise(
         ),
         Mistake(
             (5 / 3, 4.0, 1.5),
-            "in the slope the denominator is q².",
+            "in the slope the denominator is u².",
         ),
         Mistake(
             (5 / 3, 32 / 9, 1.5),
@@ -1332,10 +1443,10 @@ def spline(x, knots_x, knots_z, slopes):
 
     xi = ((x - knots_x[k]) / w).clamp(0, 1)
     rest = 1 - xi
-    q = s + (d0 + d1 - 2 * s) * xi * rest
-    z = knots_z[k] + h * (s * xi**2 + d0 * xi * rest) / q
+    u = s + (d0 + d1 - 2 * s) * xi * rest
+    z = knots_z[k] + h * (s * xi**2 + d0 * xi * rest) / u
     top = d1 * xi**2 + 2 * s * xi * rest + d0 * rest**2
-    log_slope = (s**2 * top / q**2).log()
+    log_slope = (s**2 * top / u**2).log()
 
     outside = x.abs() > B
     return (
@@ -1543,7 +1654,7 @@ SPLINE = Exercise(
             _bin_formula(
                 lambda z0, h, w, share, slope, q: (z0 + h * share, (slope * q).log())
             ),
-            "in the slope the denominator is q².",
+            "in the slope the denominator is u², where z has u.",
         ),
         Mistake(
             _bin_formula(
@@ -1554,6 +1665,14 @@ SPLINE = Exercise(
         Mistake(
             _bin_formula(lambda z0, h, w, share, slope, q: (z0 + h * share, slope)),
             "this is the slope; its log is asked for.",
+            also=(lambda x, *knots: (spline(x, *knots)[0], spline(x, *knots)[1].exp()),),
+        ),
+        Mistake(
+            lambda x, *knots: (
+                spline(x, *knots)[0],
+                torch.where(x.abs() > knots[0][-1], 1.0, spline(x, *knots)[1]),
+            ),
+            "outside of the box the slope is 1, and its log is 0.",
         ),
         Mistake(
             _bin_formula(
@@ -1637,7 +1756,7 @@ def unspline(z, knots_x, knots_z, slopes):
     w, h = knots_x.diff()[k], knots_z.diff()[k]
     s, d0, d1 = h / w, slopes[k], slopes[k + 1]
 
-    # a ξ² + b ξ = s·share, from (share of the height) · q(ξ)
+    # a ξ² + b ξ = s·share, from (share of the height) · u(ξ)
     share = ((z - knots_z[k]) / h).clamp(0, 1)
     b = d0 - share * (d0 + d1 - 2 * s)
     a, c = s - b, s * share
@@ -1646,9 +1765,9 @@ def unspline(z, knots_x, knots_z, slopes):
     x = knots_x[k] + w * xi
 
     rest = 1 - xi
-    q = s + (d0 + d1 - 2 * s) * xi * rest
+    u = s + (d0 + d1 - 2 * s) * xi * rest
     top = d1 * xi**2 + 2 * s * xi * rest + d0 * rest**2
-    log_slope = -(s**2 * top / q**2).log()
+    log_slope = -(s**2 * top / u**2).log()
 
     outside = z.abs() > B
     return (
@@ -1665,7 +1784,7 @@ def _unspline_cases(rng):
         (np.array(-0.5), *_TWO_BINS),
         (np.array(3.0), *_TWO_BINS),
         (np.array(-1.0), line, line, np.ones(3)),
-        (np.array(-0.8), line, line, np.array([1.0, 1 + 2e-13, 1.0])),
+        (np.array([-1.7, -0.3, 1.9]), line, line, np.array([1.0, 1 + 1e-14, 1.0])),
         (np.array([-2.0, 1.0, 2.0]), *_TWO_BINS),
         (np.array([-2.5, -1.5, 1.5, 2.5]), *_TWO_BINS),
         (rng.uniform(-4, 4, 6), *_some_knots(rng, 5, 3.0)),
@@ -1694,6 +1813,29 @@ def _school(sign):
         return (-b + sign * (b**2 + 4 * a * c).sqrt()) / (2 * a)
 
     return xi
+
+
+def _school_but_for_0(share, s, d0, d1):
+    """The same, with another way where a is exactly 0, and nowhere else."""
+    a, b, c = _quadratic(share, s, d0, d1)
+    return torch.where(a == 0, share, (-b + (b**2 + 4 * a * c).sqrt()) / (2 * a))
+
+
+def _minus_4ac(share, s, d0, d1):
+    a, b, c = _quadratic(share, s, d0, d1)
+    return 2 * c / (b + (b**2 - 4 * a * c).sqrt())
+
+
+def _slope_by_spline(xi, missing=math.nan):
+    """Any root, and the slope of the spline at what it gives: a reader's own way to it."""
+    x = _unsplined(xi)
+
+    def answer(z, *knots):
+        found = x(z, *knots)[0]
+        log_slope = spline(found, *knots)[1]
+        return found, -torch.where(found.isnan(), missing, log_slope)
+
+    return answer
 
 
 def _school_with_h(sign):
@@ -1791,7 +1933,7 @@ UNSPLINE = Exercise(
     insight="The curve is a fraction of two quadratics, and its inverse needs no search: one square root. Of the two ways to write the root, only one survives bins that are "
     "straight or almost so, and every spline starts with those.",
     hints=(
-        "The bins are found among `knots_z` now. Call share = (z − z₀)/h. Multiply share = (sξ² + d₀ξ(1 − ξ))/q(ξ) by q, and sort by powers of ξ.",
+        "The bins are found among `knots_z` now. Call share = (z − z₀)/h. Multiply share = (sξ² + d₀ξ(1 − ξ))/u(ξ) by its denominator u, and sort by powers of ξ.",
         "aξ² + bξ = s·share with b = d₀ − share·(d₀ + d₁ − 2s), a = s − b. A straight bin has a = 0: write the root with a square root in the "
         "denominator, ξ = 2s·share/(b + √(b² + 4as·share)). The log-slope is minus that of the spline, at this ξ.",
     ),
@@ -1804,7 +1946,19 @@ UNSPLINE = Exercise(
             also=(
                 _unsplined(solve=_school_with_h(1)),
                 _unsplined(lambda *of: _school(1)(*of).clamp(0, 1)),
+                _slope_by_spline(_school(1)),
+                _slope_by_spline(_school(1), 0.0),
             ),
+        ),
+        Mistake(
+            _unsplined(_school_but_for_0),
+            "you took care of a = 0, but a may be 1e-14: there −b + √(b² + 4as·share) is what rounding leaves of 0. Write the root in another way, for all a.",
+            also=(_slope_by_spline(_school_but_for_0),),
+        ),
+        Mistake(
+            _unsplined(_minus_4ac),
+            "under the root stands b² + 4as·share: in aξ² + bξ − s·share = 0 the constant term has a minus of its own.",
+            also=(_slope_by_spline(_minus_4ac),),
         ),
         Mistake(
             _unsplined(_school(-1)),
@@ -1828,6 +1982,12 @@ UNSPLINE = Exercise(
         Mistake(
             _unsplined(log_slope=lambda z, xi, s, d0, d1: 1 / _in_bin(xi, s, d0, d1)[1]),
             "this is the slope dx/dz; its log is asked for.",
+            also=(
+                lambda z, *knots: (
+                    unspline(z, *knots)[0],
+                    unspline(z, *knots)[1].exp(),
+                ),
+            ),
         ),
         Mistake(
             _unsplined(
