@@ -93,6 +93,18 @@ BY_HAND = Exercise(
             (0.9, -0.3, math.log(2.6)),
             "this is the push u·h(a) alone. The point z is still to be added.",
         ),
+        Mistake(
+            (2.1, 1.3, math.log(2.6)),
+            "the push is taken away. From z to x it is added: x = z + u·h(a).",
+        ),
+        Mistake(
+            (3.9, 0.7, math.log(1.32)),
+            "a sign in wᵀu: (−2)·(−0.5) is +1, so wᵀu = 2.5.",
+        ),
+        Mistake(
+            (3.9, 0.7, math.log10(2.6)),
+            "this is the logarithm to base 10. All logs here are natural, in nats.",
+        ),
     ),
     variants=(
         (3.9, 0.7, 0.9555),
@@ -162,7 +174,8 @@ LEMMA = Exercise(
         ),
         Mistake(
             (-3.0, 4 / 3),
-            "a sign: det(I + u wᵀ) has a plus, too. With u in place of −u check it in one dimension.",
+            "a sign is flipped: I + u wᵀ has a plus, and so has its determinant. Check it in one dimension, where I + u wᵀ "
+            "is the number 1 + u·w.",
         ),
     ),
     variants=((5, -0.8), torch.tensor([5.0, -0.8]), [5.0, -4 / 5]),
@@ -219,6 +232,10 @@ FOLDS = Exercise(
         Mistake(
             (0.5, 1.0, 0.0, 0.0, 3),
             "the determinant itself is asked for, with its sign; it can go below 0.",
+        ),
+        Mistake(
+            (0.5, 1.0, 0.5, 0.0, 3),
+            "this is the absolute value. The determinant itself is asked for, with its sign.",
         ),
         Mistake(
             (1.0, 1.0, 1.0, 1.0, 3),
@@ -418,6 +435,19 @@ PLANAR = Exercise(
             lambda z, w, u, b: (planar(z, w, u, b)[0], planar(z, w, u, b)[1].sum()),
             "you sum over the batch. Each point has a log-det of its own.",
         ),
+        Mistake(
+            lambda z, w, u, b: planar(z, w, u, b)[0],
+            "x is right, but it comes alone: end with `return x, log_det`.",
+        ),
+        Mistake(
+            lambda z, w, u, b: planar(z, w, u, b)[::-1],
+            "both are right, in the other order: x comes first, then log_det.",
+        ),
+        Mistake(
+            lambda z, w, u, b: (z + u * torch.tanh(z @ w + b), planar(z, w, u, b)[1]),
+            "for a batch `u * h` pairs the points with the coordinates: h has one number a point, u one a coordinate. "
+            "Give h a last dimension of size 1.",
+        ),
     ),
     variants=(_planar_loop, _planar_by_autograd, _planar_numpy),
 )
@@ -474,12 +504,16 @@ def _low_rank_numpy(A, B):
 
 
 def _naive(A, B):
-    return torch.linalg.slogdet(torch.eye(len(A), dtype=A.dtype) + A @ B.mT).logabsdet
+    return torch.linalg.slogdet(_large(A, B)).logabsdet
 
 
 def _naive_numpy(A, B):
     A, B = np.asarray(A), np.asarray(B)
     return np.linalg.slogdet(np.eye(len(A)) + A @ B.T)[1]
+
+
+def _large(A, B):
+    return torch.eye(len(A), dtype=A.dtype) + A @ B.mT
 
 
 def _small(A, B):
@@ -532,6 +566,14 @@ LOW_RANK = Exercise(
             "the identity matrix is missing: det(I + BᵀA), not det(BᵀA).",
         ),
         Mistake(
+            lambda A, B: torch.linalg.slogdet(1 + B.mT @ A).logabsdet,
+            "`1 + ...` adds 1 to every entry. The identity has ones on its diagonal only: `torch.eye`.",
+        ),
+        Mistake(
+            lambda A, B: low_rank_log_det(A, B).exp(),
+            "this is |det|; its log is asked for.",
+        ),
+        Mistake(
             lambda A, B: -low_rank_log_det(A, B),
             "the sign is flipped: this is the log-det of the inverse.",
         ),
@@ -555,7 +597,7 @@ LOW_RANK = Exercise(
             _naive,
             "all is well until ABᵀ has entries of 1e18: beside them the identity is lost in rounding, and the D×D "
             "matrix is singular. The small product has the same determinant.",
-            also=(_naive_numpy,),
+            also=(_naive_numpy, lambda A, B: _large(A, B).det().abs().log()),
         ),
     ),
     variants=(
@@ -745,6 +787,27 @@ RADIAL = Exercise(
             ),
             "you took r² for r: the distance is the root of the sum of squares.",
         ),
+        Mistake(
+            lambda z, z0, alpha, beta: (
+                z + (z - z0) * beta / (alpha + (z - z0).norm()),
+                radial(z, z0, alpha, beta)[1],
+            ),
+            "you take one distance for the whole batch. Each point has its own: `norm(dim=-1)`.",
+        ),
+        Mistake(
+            lambda z, z0, alpha, beta: (
+                2 * z - radial(z, z0, alpha, beta)[0],
+                radial(z, z0, alpha, beta)[1],
+            ),
+            "the push has the wrong sign: for β > 0 points move away from z₀.",
+        ),
+        Mistake(
+            _radial_with(
+                lambda beta, D, r, h, p, q: (D - 1) * p.log() + q.log() + 0 * (r / r)
+            ),
+            "all is well, but not at the centre itself: there r = 0, and (z − z₀)/r is 0/0. The formula of the "
+            "determinant needs no division by r.",
+        ),
     ),
     variants=(_radial_by_autograd, _radial_by_volumes),
 )
@@ -906,6 +969,13 @@ BUG = Exercise(
             "s is the stretch where a = 0 only. Elsewhere h′(a) is smaller, and it is missing.",
         ),
         Mistake(
+            lambda z, w, v, b: (
+                mended_layer(z, w, v, b)[0],
+                torch.log(1 + (1 - torch.tanh(z @ w + b) ** 2) * _least_stretch(w, v)[1]),
+            ),
+            "x is right. In log_det s stands where wᵀu belongs; wᵀu is s − 1.",
+        ),
+        Mistake(
             _softplus_layer,
             "this is the constraint of Rezende and Mohamed, with log(1 + eᵖ). It is a good one, but another: here "
             "1 + wᵀu is to be the s of the code.",
@@ -1041,6 +1111,10 @@ NO_NORMALISER = Exercise(
         Mistake(
             (6 * _ROOT, 2.0, 2 * 0.75 * _ROOT),
             "a normal density has mass 1, whatever its width: σ = 2 plays no part.",
+        ),
+        Mistake(
+            (6 * _ROOT, 2.0, math.log(0.75 * _ROOT)),
+            "this is log Z; the mass Z itself is asked for.",
         ),
     ),
     variants=(
@@ -1234,6 +1308,17 @@ def _bisected(x, w, u, b, c, centre):
     return _back(x, w, u, b, a)
 
 
+def _upside_down(x, w, u, b):
+    """From A − c to A + c, also where c is negative."""
+    c, A = w @ u, x @ w + b
+    low, high = A - c, A + c
+    for _ in range(100):
+        a = (low + high) / 2
+        below = a + c * torch.tanh(a) < A
+        low, high = torch.where(below, a, low), torch.where(below, high, a)
+    return _back(x, w, u, b, a)
+
+
 def _by_the_library(x, w, u, b):
     c, A = w @ u, x @ w + b
 
@@ -1271,7 +1356,7 @@ INVERT = Exercise(
     hints=(
         "Multiply x = z + u·h(a) by wᵀ and add b. The result is one equation for the one number a.",
         "a + c·tanh a = A with c = wᵀu and A = wᵀx + b. The left side increases, and a lies between A − |c| and "
-        "A + |c|, since |tanh| < 1: halve that bracket. Then z = x − u·tanh a.",
+        "A + |c|, since |tanh| < 1 (the chapter's A and A/s do as well): halve that bracket. Then z = x − u·tanh a.",
     ),
     why="wᵀx + b = a + wᵀu·tanh a increases in a where wᵀu > −1, so there is one root, and bisection cannot miss "
     "it. (Newton's method is faster. Started at a = 0, where tanh is steepest, it converges here from any point; "
@@ -1304,6 +1389,10 @@ INVERT = Exercise(
         Mistake(
             lambda x, w, u, b: _bisected(x, w, u, b, w @ u, centre=0.0),
             "your bracket lies around 0. The root lies between A − |c| and A + |c|, with A = wᵀx + b.",
+        ),
+        Mistake(
+            _upside_down,
+            "all is well until wᵀu is negative: then A + wᵀu is the lower end of your bracket, and A − wᵀu the upper one.",
         ),
         Mistake(
             lambda x, w, u, b: _bisected(x, w, u, b, torch.ones_like(w @ u), centre=1.0),
@@ -1466,6 +1555,10 @@ ATTACH = Exercise(
         Mistake(
             lambda a, A, c: a - (a + c * torch.tanh(a) - A) / (1 + c * torch.tanh(a)),
             "the slope has h′(a) = 1 − tanh² a in it, not tanh a.",
+        ),
+        Mistake(
+            lambda a, A, c: a - (a + c * torch.tanh(a) - A) / (1 + c),
+            "1 + c is the slope at a = 0 only; elsewhere it is 1 + c·h′(a).",
         ),
         Mistake(
             lambda a, A, c: (
