@@ -279,6 +279,10 @@ def test_the_numbers_of_chapter_2_agree_with_scipy_and_samples():
     assert area == pytest.approx(turned, rel=1e-4)
     closed = 2 * math.pi * (1 + 4 * math.pi / (3 * math.sqrt(3)))  # what the solution says
     assert [closed, ch2._AREA] == pytest.approx([turned, turned])
+    half_way_round = scipy.integrate.quad(  # an ellipse with the half-axes 1 and 2
+        lambda t: math.hypot(math.cos(t), 2 * math.sin(t)), 0, math.pi
+    )[0]
+    assert pytest.approx(2 * math.pi * half_way_round, abs=1e-3) == ch2._WITHOUT_SINE
 
 
 def test_the_maps_of_chapter_2_do_what_they_say():
@@ -308,6 +312,7 @@ def test_the_maps_of_chapter_2_do_what_they_say():
     correlated = torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double()
     price = ch2.excess_nats(correlated, torch.eye(2).double()).item()
     assert price == pytest.approx(-0.5 * math.log(1 - 0.9**2))  # what the insight says
+    assert price == pytest.approx(0.830, abs=5e-4)  # what the solution says
 
     balls = {d: ch2.log_volume(torch.eye(d).double()).exp().item() for d in range(1, 101)}
     assert balls[5] == max(balls.values()) == pytest.approx(5.26, abs=0.005)  # so says the insight

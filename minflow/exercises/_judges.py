@@ -230,7 +230,9 @@ class Equal:
     def _where(self, case: Case, reference: Any) -> str:
         if not case:
             return "."
-        names = list(inspect.signature(reference).parameters) if self.call is None else []
+        names = list(inspect.signature(reference).parameters)
+        if self.call is not None and len(names) != len(case):
+            names = []  # the case is for `call`, not for the reference
         names += [f"argument {i + 1}" for i in range(len(names), len(case))]
         return (
             ", on "

@@ -52,6 +52,14 @@ LAW = Exercise(
         Mistake((-2, 3), "the shift moves all points alike and leaves the spread alone."),
         Mistake((-2, -5), "a standard deviation is never negative."),
         Mistake((0, 5), "the shift is missing: it moves the mean too."),
+        Mistake((3, 5), "3 is where z = 1 goes; the mean of z is 0."),
+        Mistake(
+            (5, -2), "the two are exchanged: the mean first, then the standard deviation."
+        ),
+        Mistake(
+            (-2, math.sqrt(5)),
+            "5 is no variance: 5z has the standard deviation 5 and the variance 25.",
+        ),
     ),
     variants=(
         (-2.0, 5.0),
@@ -177,6 +185,24 @@ AFFINE = Exercise(
                 torch.exp(-(((x - b) / a) ** 2)) / math.sqrt(2 * math.pi) / abs(a)
             ),
             "the ½ in the exponent is missing: p_z(z) = exp(−z²/2)/√(2π).",
+            also=(
+                lambda x, a, b: (
+                    torch.exp(-(((x - b) / a) ** 2)) / math.sqrt(2 * math.pi) / a
+                ),
+            ),
+        ),
+        Mistake(
+            lambda x, a, b: _phi((x + b) / a) / abs(a),
+            "the sign of the shift is flipped: the way back subtracts b, z = (x − b)/a.",
+            also=(lambda x, a, b: _phi((x + b) / a) / a,),
+        ),
+        Mistake(
+            lambda x, a, b: _phi((x - b) / a) / math.sqrt(abs(a)),
+            "√(2πσ²) has the variance under the root, and that is a²: divide by |a|, not by its root.",
+            also=(
+                lambda x, a, b: _phi((x - b) / a) / torch.sqrt(torch.tensor(a)),
+                lambda x, a, b: _phi((x - b) / a) / math.sqrt(a),
+            ),
         ),
         Mistake(
             lambda x, a, b: _phi((x - b) / a) / a**2,
@@ -292,6 +318,24 @@ COMPOSITION = Exercise(
             _right_x(lambda z, a, leaky, slope: math.log(abs(a)) + _leaky(z, slope)[1]),
             "the slope of the leaky ReLU is taken at z; it acts on y = az + b, so its slope "
             "belongs to y.",
+            also=(
+                lambda z, a, b, slope: (
+                    torch.where(z < 0, slope * (a * z + b), a * z + b),
+                    math.log(abs(a)) + _leaky(z, slope)[1],
+                ),
+            ),
+        ),
+        Mistake(
+            lambda z, a, b, slope: affine_then_leaky(z, a, b, slope)[::-1],
+            "the two are exchanged: return x first, then the log-det.",
+        ),
+        Mistake(
+            _right_x(
+                lambda z, a, leaky, slope: (
+                    math.log(abs(a)) + torch.where(leaky == 0, math.log(slope), 0.0)
+                )
+            ),
+            "the log of the slope is added where y ≥ 0; the leaky ReLU has that slope where y < 0.",
         ),
         Mistake(
             _leaky_first,
@@ -408,6 +452,14 @@ SIGN_BUG = Exercise(
         ),
         Mistake(lambda x: _log_phi_of(x) - 5, "the log of 5 is missing: you subtract 5."),
         Mistake(
+            lambda x: _log_phi_of(x) - 2 * math.log(5),
+            "log 5 is subtracted twice: the area under your density is 1/5.",
+        ),
+        Mistake(
+            lambda x: _log_phi_of(x) + 0.5 * LOG_2PI - math.log(5),
+            "the ½ log 2π of the normal density is gone: the area under your density is 2.507.",
+        ),
+        Mistake(
             lambda x: (_log_phi_of(x) - math.log(5)).exp(),
             "this is the density; its log is asked for.",
         ),
@@ -467,6 +519,23 @@ BOTH_KLS = Exercise(
             "the distance of the means is missing.",
         ),
         Mistake((14.0, -0.4), "the log σ is missing. A divergence is never negative."),
+        Mistake((12.4, 1.2), "rounded to one decimal that is right; give two."),
+        Mistake(
+            tuple(-kl for kl in both_kls()),
+            "the sign is flipped: a divergence is the mean of log p − log q, and never negative.",
+        ),
+        Mistake(
+            tuple(2 * kl for kl in both_kls()),
+            "this is twice the divergence: each normal log-density has a ½.",
+        ),
+        Mistake(
+            (14 - 2 * math.log(5), 2 * math.log(5) - 0.4),
+            "log σ² stands where log σ belongs: the ½ of ½ log σ² is missing.",
+        ),
+        Mistake(
+            (14 + math.log(5), -math.log(5) - 0.4),
+            "the sign of log σ is flipped: the density of the wide law has the factor 1/σ.",
+        ),
     ),
     variants=(
         (12.39, 1.21),
@@ -520,6 +589,11 @@ ENTROPIES = Exercise(
         Mistake(
             (0.5 * math.log(math.pi * math.e) + 1, 2.0),
             "the variance is 0.5² = 0.25, not 0.5.",
+        ),
+        Mistake((2 * _NORMAL_ENTROPY + 1, 2.0), "the ½ before log(2πeσ²) is missing."),
+        Mistake(
+            (_NORMAL_ENTROPY + 1, math.pi**2 / 3),
+            "π²/3 is the variance of the logit of u; its entropy is asked for.",
         ),
         Mistake(
             (_NORMAL_ENTROPY + 1, 1.0),
@@ -632,6 +706,10 @@ PIT = Exercise(
             "the D is right, but u should come in the order of x: sort a copy.",
         ),
         Mistake(
+            lambda x, cdf: pit_ks(x, cdf)[::-1],
+            "the two are exchanged: return u first, then D.",
+        ),
+        Mistake(
             lambda x, cdf: (cdf(x), _gaps(cdf(x).sort().values).mean()),
             "the D is the largest gap, not the mean of the gaps.",
         ),
@@ -677,6 +755,19 @@ SQUARE = Exercise(
             "only one of the two z with z² = x is counted: the area under your density is ½.",
         ),
         Mistake(
+            lambda x: _phi(x.sqrt()),
+            "this is the density of z at √x alone: −√x brings mass too, and the factor for the "
+            "change of width is missing.",
+        ),
+        Mistake(
+            lambda x: 2 * _phi(x.sqrt()) / x.sqrt(),
+            "the 2 of dx/dz = 2z is missing: the area under your density is 2.",
+        ),
+        Mistake(
+            lambda x: 2 * torch.exp(-x) / math.sqrt(2 * math.pi) / (2 * x.sqrt()),
+            "the ½ in the exponent is missing: p_z(z) = exp(−z²/2)/√(2π), and z² = x.",
+        ),
+        Mistake(
             lambda x: 2 * _phi(x.sqrt()),
             "both z are there, but the factor for the change of width is missing.",
         ),
@@ -691,6 +782,11 @@ SQUARE = Exercise(
         Mistake(
             lambda x: 2 * _phi(x) / (2 * x.sqrt()),
             "the density of z is taken at x; it belongs at z = ±√x.",
+            also=(
+                lambda x: _phi(x) / (2 * x.sqrt()),
+                lambda x: _phi(x) / (2 * x),
+                lambda x: _phi(x) / x,
+            ),
         ),
         Mistake(
             lambda x: 2 * _phi(x**2) * 2 * x,
@@ -771,8 +867,8 @@ LOGISTIC = Exercise(
     hints=(
         "Only −E[log q(z)] under z ~ N(0, 1) depends on s. It is an integral over the line: a sum "
         "on a fine grid will do.",
-        "log q(z) = −z/s − log s − 2 log(1 + exp(−z/s)). Try s from 0.50 to 0.65 in small steps "
-        "and take the smallest sum, then refine.",
+        "log q(z) = −z/s − log s − 2 log(1 + exp(−z/s)). Try s from 0.50 to 0.65 in small steps, take "
+        "the one with the smallest sum of −φ(z) log q(z), φ the standard normal density, then refine.",
     ),
     why="The cross entropy has one minimum in s, and any search finds it; the sum on the grid is "
     "exact to many digits, since the integrand is smooth and dies out.",
@@ -854,7 +950,7 @@ def _gap_is_wrong(gap):
     if gap.nats > 0.02:
         return (
             f"on held-out points its KL divergence is {gap.nats:.3f} ± {gap.error:.3f} nats; "
-            "under 0.02 is asked for. More data, steps or components?"
+            "under 0.02 is asked for. More data, steps or components, or a larger lr?"
         )
     return None
 
@@ -1022,6 +1118,14 @@ SLOPE = Exercise(
         Mistake(
             lambda m, s: s * math.exp(m**2 / s**2),
             "the ½ in the exponent of the normal density is missing.",
+        ),
+        Mistake(
+            lambda m, s: s * math.exp(m**2 / (2 * s)),
+            "the s in the exponent is not squared: it is the square of (x − m)/s.",
+        ),
+        Mistake(
+            lambda m, s: math.log(s) + m**2 / (2 * s**2),
+            "this is the log of the slope; the slope itself is asked for.",
         ),
         Mistake(
             lambda m, s: s * math.exp(-(m**2) / (2 * s**2)),

@@ -65,6 +65,10 @@ DISC_IMAGE = Exercise(
             (5 * math.pi, math.log2(5)), "this is the log to base 2; here log is natural."
         ),
         Mistake(
+            (5 * math.pi, math.log10(5)),
+            "this is the log to base 10; here log is natural.",
+        ),
+        Mistake(
             (5 * math.pi, -math.log(5)),
             "the sign is flipped: −log 5 belongs to the way back, A⁻¹.",
         ),
@@ -80,6 +84,10 @@ def polar(p):
     r, theta = p[..., 0], p[..., 1]
     x = torch.stack([r * theta.cos(), r * theta.sin()], -1)
     return x, r.log()
+
+
+def _columns(p):
+    return tuple(polar(p)[0].unbind(-1))
 
 
 def _polar_cases(rng):
@@ -103,6 +111,27 @@ def _polar_by_autograd(p):
     J = torch.func.vmap(torch.func.jacrev(f))(flat)
     x = torch.func.vmap(f)(flat)
     return x.reshape(p.shape), torch.linalg.slogdet(J).logabsdet.reshape(p.shape[:-1])
+
+
+def _plain_columns(f, dim=-1):
+    """What `p[:, 0]` in place of `p[..., 0]` does: right for [N, 2], and for no other shape."""
+
+    def answer(p):
+        made, log_det = f(torch.stack([p[:, 0], p[:, 1]], -1))
+        return torch.stack(made.unbind(-1), dim), log_det
+
+    return answer
+
+
+def _unpacked_polar(p):
+    r, theta = p
+    return torch.stack([r * theta.cos(), r * theta.sin()]), r.log()
+
+
+_ANY_SHAPE = (
+    "with a plain colon, `[:, 0]`, the code fits the shape [N, 2] alone. `[..., 0]` takes the first "
+    "coordinate of points in any shape, of a single point too."
+)
 
 
 def _polar_numpy(p):
@@ -154,6 +183,29 @@ POLAR = Exercise(
             lambda p: (polar(p)[0], torch.zeros_like(p[..., 0])),
             "your log-det is 0, so areas would stay. But a step of θ moves a point by r times that "
             "step.",
+        ),
+        Mistake(
+            lambda p: polar(p)[0],
+            "x is right, and the log-det is missing: return both, `x, log_det`.",
+        ),
+        Mistake(
+            lambda p: polar(p)[::-1],
+            "the two are exchanged: x comes first, then log_det.",
+        ),
+        Mistake(
+            _plain_columns(polar),
+            _ANY_SHAPE,
+            also=(_plain_columns(polar, 1),),
+        ),
+        Mistake(
+            _unpacked_polar,
+            "`r, theta = p` takes p apart along its first dimension. The coordinates lie along the last: "
+            "`r, theta = p.unbind(-1)`.",
+        ),
+        Mistake(
+            lambda p: (torch.stack(_columns(p)), p[..., 0].log()),
+            "x₁ and x₂ are stacked in front. The coordinates belong last: `torch.stack([x1, x2], -1)`.",
+            also=(lambda p: (_columns(p), p[..., 0].log()),),
         ),
     ),
     variants=(_polar_by_autograd, _polar_numpy),
@@ -211,6 +263,10 @@ ENTROPIES = Exercise(
         ),
         Mistake((_H3 + 3, 3.0), "you added the determinant; its log is what is added."),
         Mistake(
+            (1.5 * LOG_2PI + _LOG3, _LOG3),
+            "you left out the mean of ½‖z‖², which is 3/2: each coordinate has ½ log(2πe), with the e.",
+        ),
+        Mistake(
             ((_H3 + _LOG3) / math.log(2), math.log2(3)),
             "these are bits; nats are asked for. Use the natural log.",
         ),
@@ -261,6 +317,7 @@ BLOCKS = Exercise(
             "the determinants of the blocks multiply; they do not add.",
         ),
         Mistake((-10.0, -math.log(10)), "det B = 0·6 − 2·(−1) = +2: minus times minus."),
+        Mistake((10.0, -1.0), "this is the log to base 10; here log is natural."),
     ),
     variants=((10, -2.303), torch.tensor([10.0, -2.3026]), [10.0, -np.log(10.0)]),
 )
@@ -315,6 +372,9 @@ ORDERS = Exercise(
             "you multiplied the log-dets. Determinants multiply; logs add.",
         ),
         Mistake((1.0, 5.0), "f₂ stretches x₂ by 3; its log-det, log 3, is missing."),
+        Mistake(
+            (4.0, 8.0), "you added the determinant 3 of f₂; its log is what is added."
+        ),
         Mistake(
             (3 * math.e, 3 * math.exp(5)),
             "these are the determinants; their logs are asked for.",
@@ -441,6 +501,21 @@ AUTOGRAD = Exercise(
             "point: let `vmap` or a loop go through the rows.",
         ),
         Mistake(
+            lambda f, z: torch.linalg.slogdet(torch.func.jacrev(f(z))(z)).logabsdet,
+            "`jacrev` takes the function f itself, not its value f(z): `jacrev(f)` is the function that "
+            "gives J, and `vmap(jacrev(f))(z)` has it for each row.",
+            also=(
+                lambda f, z: (
+                    torch.linalg.slogdet(
+                        torch.func.vmap(torch.func.jacrev(f(z)))(z)
+                    ).logabsdet
+                ),
+                lambda f, z: (
+                    torch.linalg.slogdet(torch.func.vmap(torch.func.jacrev(f))).logabsdet
+                ),
+            ),
+        ),
+        Mistake(
             lambda f, z: log_abs_det(f, z).sum(),
             "you sum over the batch. Each row has a log-det of its own.",
         ),
@@ -496,6 +571,15 @@ def _inverse_by_autograd(x):
     J = torch.func.vmap(torch.func.jacrev(f))(z)
     back = torch.linalg.slogdet(torch.linalg.inv(J)).logabsdet
     return z.reshape(x.shape), back.reshape(x.shape[:-1])
+
+
+def _with_z2(x, z2):
+    return torch.stack([x[..., 0] - torch.sin(x[..., 1]), z2], -1)
+
+
+def _sine_of_too_much(x):
+    z1 = x[..., 0] - torch.sin(x[..., 1] * torch.exp(x[..., 0]))
+    return torch.stack([z1, x[..., 1] * torch.exp(-z1)], -1), -z1
 
 
 def _inverse_numpy(x):
@@ -571,6 +655,27 @@ INVERSE = Exercise(
             ),
             "log_det has a dimension of size 1 too many: one number a point.",
         ),
+        Mistake(
+            lambda x: (
+                _with_z2(x, x[..., 1] * inverse_and_log_det(x)[0][..., 0].exp()),
+                inverse_and_log_det(x)[1],
+            ),
+            "z₁ is right. But x₂ = z₂ exp(z₁), so x₂ has to be divided by exp(z₁), not multiplied.",
+        ),
+        Mistake(
+            _sine_of_too_much,
+            "the argument of the sine is z₂ exp(z₁), and that is x₂ itself, as it stands: no factor is "
+            "to be added.",
+        ),
+        Mistake(
+            lambda x: inverse_and_log_det(x)[0],
+            "z is right, and the log-det is missing: return both, `z, log_det`.",
+        ),
+        Mistake(
+            _plain_columns(inverse_and_log_det),
+            _ANY_SHAPE,
+            also=(_plain_columns(inverse_and_log_det, 1),),
+        ),
     ),
     variants=(_inverse_by_autograd, _inverse_numpy),
 )
@@ -620,7 +725,8 @@ DISC = Exercise(
         "the determinants.",
         "dr/du₁ = 1/(2√u₁) = 1/(2r), dθ/du₂ = 2π, and the polar map has r. What is left of r?",
     ),
-    why="|det J| = 1/(2r) · 2π · r = π, everywhere. So log_det = log π = 1.1447 at every point.",
+    why="|det J| = 1/(2r) · 2π · r = π, everywhere. So log_det = log π = 1.1447 at every point. By (2.11) "
+    "the density of x is 1/π wherever x lies in the disc: x is uniform on it.",
     mistakes=(
         Mistake(
             lambda u: (_disc_of(u, u[..., 0]), math.log(2 * math.pi) + u[..., 0].log()),
@@ -630,6 +736,28 @@ DISC = Exercise(
         Mistake(
             lambda u: (uniform_disc(u)[0], math.log(2 * math.pi) + 0.5 * u[..., 0].log()),
             "the factor dr/du₁ = 1/(2√u₁) of the root is missing in your log-det.",
+        ),
+        Mistake(
+            lambda u: (uniform_disc(u)[0], uniform_disc(u)[1] + math.log(2)),
+            "your determinant is 2π, twice too much: the derivative of √u₁ has a ½.",
+        ),
+        Mistake(
+            lambda u: (
+                _disc_of(u / torch.tensor([1.0, 2 * math.pi]), u[..., 0].sqrt()),
+                0 * u[..., 0] - math.log(2),
+            ),
+            "your angle is u₂ itself, which goes once round only if it is multiplied by 2π.",
+            also=(
+                lambda u: (
+                    _disc_of(u / torch.tensor([1.0, 2 * math.pi]), u[..., 0].sqrt()),
+                    uniform_disc(u)[1],
+                ),
+            ),
+        ),
+        Mistake(
+            _plain_columns(uniform_disc),
+            _ANY_SHAPE,
+            also=(_plain_columns(uniform_disc, 1),),
         ),
         Mistake(
             lambda u: (uniform_disc(u)[0], 0.5 * u[..., 0].log()),
@@ -697,6 +825,28 @@ def _sum_mended(x, L, b):
     return -0.5 * (z**2 + LOG_2PI).sum(-1) - L.diagonal().log().sum()
 
 
+def _solved(z_of, total=False):
+    """The density with `z_of(x - b, L)` in place of z; `total` keeps the sum over everything."""
+
+    def answer(x, L, b):
+        terms = -0.5 * (z_of(x - b, L) ** 2 + LOG_2PI)
+        return (terms.sum() if total else terms.sum(-1)) - L.diagonal().log().sum()
+
+    return answer
+
+
+def _diagonal_alone(centred, L):
+    return torch.linalg.solve_triangular(L.mT, centred, upper=False, left=False)
+
+
+def _as_columns(centred, L):
+    return torch.linalg.solve_triangular(L, centred, upper=False)
+
+
+def _left_as_columns(centred, L):
+    return torch.linalg.solve_triangular(L, centred.mT, upper=False)
+
+
 def _normal_cases(rng):
     def case(n, dim):
         L = np.tril(rng.normal(size=(dim, dim)))
@@ -749,6 +899,23 @@ BUG = Exercise(
                 - L.diagonal().log().sum()
             ),
             "you multiply by L. The way back to z has to undo L.",
+        ),
+        Mistake(
+            _solved(_diagonal_alone),
+            "`upper` does not fit the matrix: torch reads one triangle only, and you point it to the one "
+            "that is empty. So it divides by the diagonal alone. L is lower triangular, `L.mT` upper.",
+            also=(_solved(_diagonal_alone, total=True),),
+        ),
+        Mistake(
+            _solved(_as_columns),
+            "without `left=False` torch solves for columns, and the points are rows. Either keep "
+            "`left=False`, or transpose x − b before and z after.",
+            also=(_solved(_as_columns, total=True),),
+        ),
+        Mistake(
+            _solved(_left_as_columns),
+            "the sum runs over the points. Here it has to run over the D coordinates of each: with z of "
+            "shape [N, D] that is `sum(-1)`.",
         ),
         Mistake(
             lambda x, L, b: mended_log_prob(x, L, b).unsqueeze(-1),
@@ -809,9 +976,17 @@ def _returned(S, L):
     return torch.linalg.inv(L) @ S @ torch.linalg.inv(L).mT
 
 
-def _excess_by_eigenvalues(S, L):
+def _half_excess(M):
+    return 0.5 * (M.trace() - torch.linalg.slogdet(M).logabsdet - len(M))
+
+
+def _eigenvalue_terms(S, L):
     m = torch.linalg.eigvalsh(_returned(S, L))
-    return 0.5 * (m - m.log() - 1).sum()
+    return 0.5 * (m - m.log() - 1)
+
+
+def _excess_by_eigenvalues(S, L):
+    return _eigenvalue_terms(S, L).sum()
 
 
 def _excess_by_torch(S, L):
@@ -835,7 +1010,8 @@ EXCESS = Exercise(
         "½ (tr M − log det M − D).",
     ),
     why="The sum of the eigenvalues is the trace, the sum of their logs is the log-determinant, and at "
-    "the best fit each m is 1.",
+    "the best fit each m is 1. For correlation 0.9 and L = I: M = S, with trace 2 and determinant "
+    "1 − 0.81, so ½ (2 − log 0.19 − 2) = 0.830 nats.",
     mistakes=(
         Mistake(
             lambda S, L: excess_nats(S, L) + len(S) / 2,
@@ -879,6 +1055,32 @@ EXCESS = Exercise(
             "a transpose has changed sides: M is L⁻¹ S L⁻ᵀ, the covariance of L⁻¹x.",
         ),
         Mistake(
+            lambda S, L: _half_excess(torch.linalg.inv(L) @ S @ torch.linalg.inv(L)),
+            "the second L⁻¹ has to be transposed: M is L⁻¹ S L⁻ᵀ, the covariance of L⁻¹x.",
+        ),
+        Mistake(
+            lambda S, L: _half_excess(L @ S @ L.mT),
+            "this is L S Lᵀ, the covariance after L. M belongs to the way back, L⁻¹.",
+        ),
+        Mistake(
+            lambda S, L: (
+                excess_nats(S, L) + torch.linalg.slogdet(_returned(S, L)).logabsdet
+            ),
+            "the sign of log det M is flipped: the loss has m − log m.",
+        ),
+        Mistake(
+            lambda S, L: excess_nats(S, L) - 0.5 * L.diagonal().log().sum(),
+            "log det(LLᵀ) is twice the sum of log L_dd, since L stands in it twice.",
+        ),
+        Mistake(
+            _eigenvalue_terms,
+            "these are the terms, one for each eigenvalue. The price is their sum.",
+        ),
+        Mistake(
+            lambda S, L: excess_nats(S, L) / len(S),
+            "you take the mean over the coordinates. The price is per point: a sum.",
+        ),
+        Mistake(
             lambda S, L: (
                 0.5
                 * (
@@ -916,6 +1118,7 @@ def ellipsoid():
 
 _VOLUME = 8 / 3 * math.pi
 _AREA = 2 * math.pi * (1 + 2 / math.sin(math.pi / 3) * math.pi / 3)  # the closed form
+_WITHOUT_SINE = 30.437  # 2π ∫ √(1 + 3 sin²θ) dθ
 
 ELLIPSOID = Exercise(
     title="Volume and surface of an ellipsoid",
@@ -958,6 +1161,10 @@ ELLIPSOID = Exercise(
         Mistake(
             (_VOLUME, _AREA / (2 * math.pi)),
             "the integral over φ, a factor 2π, is missing in the area.",
+        ),
+        Mistake(
+            (_VOLUME, _WITHOUT_SINE),
+            "the factor sin θ is missing: it is the length of the second column, ∂x/∂φ.",
         ),
     ),
     variants=((8.378, 21.48), (_VOLUME, _AREA), torch.tensor([8.3776, 21.478])),
@@ -1009,7 +1216,7 @@ VOLUME = Exercise(
         "The ellipsoid is the image of the unit ball under a linear map. Which one? Its determinant is "
         "√det Σ.",
         "For the ball: compute ∫ exp(−‖x‖²/2) dx = (2π)^(D/2) a second time in spheres of radius r, whose "
-        "surface is D·V·r^(D−1). The integral over r is a Gamma function.",
+        "surface is D·V·r^(D−1). The integral over r is a Gamma function; its log is `math.lgamma`.",
     ),
     why="With Σ = LLᵀ the ellipsoid is L times the unit ball, so its volume is V det L = V √det Σ, and "
     "V = π^(D/2) / Γ(D/2 + 1).",
@@ -1031,6 +1238,21 @@ VOLUME = Exercise(
         Mistake(
             lambda Sigma: math.log(math.pi) + 0.5 * torch.linalg.slogdet(Sigma).logabsdet,
             "π is the volume of the ball in the plane only.",
+        ),
+        Mistake(
+            lambda Sigma: (
+                math.log(4 / 3 * math.pi) + 0.5 * torch.linalg.slogdet(Sigma).logabsdet
+            ),
+            "4π/3 is the volume of the ball in three dimensions only.",
+        ),
+        Mistake(
+            lambda Sigma: (
+                log_volume(Sigma)
+                + math.lgamma(len(Sigma) / 2 + 1)
+                - math.lgamma(len(Sigma) // 2 + 1)
+            ),
+            "for odd D the Gamma function is needed between the whole numbers: D/2, with a single "
+            "slash, and `math.lgamma`.",
         ),
         Mistake(
             lambda Sigma: log_volume(Sigma) + math.log(len(Sigma)),
