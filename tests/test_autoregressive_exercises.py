@@ -258,6 +258,7 @@ def test_a_mask_with_one_wrong_entry_is_wrong():
         (8, (5 / 8, 22 / 15, 11 / 32, 0.5135), "for z₂: the logit is missing"),
         (9, (0, 4.0, 0.3634, 1.394, 0.187, 1.581), "for Var x₁: the spread within a bump"),
         (9, (0, 4.0625, 0.3634, 2.0872, 0.187, 1.581), "for the price of x₁: log 2 is missing"),
+        (9, (0, 4.0625, 1.0, 1.394, 0.187, 1.581), "for Var(x₂ | x₁): given x₁ you know the sign"),
         (5, lambda z, net, order: (z, z.sum(-1)), "was expected"),
         (6, lambda order, degrees: ch6.broken_masks(order, degrees), "as it was"),
         (7, lambda z, net, steps: z, "the shape should be"),

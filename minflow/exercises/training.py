@@ -75,8 +75,24 @@ FLOOR = Exercise(
             "the sign is flipped: the loss is the mean of minus log q, and here it is positive.",
         ),
         Mistake(
-            (_LOSS / LN2, _H / LN2, (_LOSS - _H) / LN2, 0.0, 1.0),
-            "nats are asked for, not bits; and m and s are asked for at the end, not at the start.",
+            (_LOSS / LN2, _H / LN2, (_LOSS - _H) / LN2, 4.0, 3.0),
+            "nats are asked for, not bits.",
+        ),
+        Mistake(
+            (_LOSS, _H, _LOSS - _H, 0.0, 1.0),
+            "m and s are asked for at the end of training, not at its start.",
+        ),
+        Mistake(
+            (_LOSS, _H, _LOSS - _H, 4.0, math.log(3)),
+            "log 3 is the logarithm of s. In x = m + s z, s is the standard deviation itself.",
+        ),
+        Mistake(
+            (_LOSS, _H - 0.5, _LOSS - _H + 0.5, 4.0, 3.0),
+            "the entropy is ½ log(2πe σ²): its e is the ½ that the mean of ½ (x − μ)²/σ² leaves.",
+        ),
+        Mistake(
+            (_LOSS, _H + math.log(3), _LOSS - _H - math.log(3), 4.0, 3.0),
+            "in ½ log(2πe σ²) the variance stands, 9, and not its square.",
         ),
         Mistake(
             (_H, _LOSS, 0.0, 4.0, 3.0),
@@ -112,8 +128,8 @@ BITS = Exercise(
     "and the scale of the data. Say all four when you report one.",
     hints=(
         "Go back from the sum to one picture first. How many numbers does a picture have?",
-        "Divide by 3072·log 2. Pixels over 256 are densities per 256 grey levels: "
-        "add log₂ 256 for each dimension.",
+        "Divide by 3072·log 2. One unit of the scaled pixels is 256 grey levels wide: that is log₂ 256 = 8 "
+        "bits more for each dimension.",
     ),
     why="−640,000/64 = −10,000 nats; −10,000/(3072·log 2) = −4.696 bits per dimension on the scaled "
     "pixels; and + 8 gives 3.304 in units of one grey level.",
@@ -133,6 +149,19 @@ BITS = Exercise(
         Mistake(
             (-10_000.0, -10_000 / _D + math.log(256)),
             "these are nats per dimension; bits are asked for.",
+        ),
+        Mistake(
+            (-10_000.0, -10_000 / _D),
+            "these are nats per dimension, for pixels between 0 and 1. Divide by log 2, and come back to "
+            "grey levels.",
+        ),
+        Mistake(
+            (-10_000.0, -10_000 / _D * LN2 + 8),
+            "from nats to bits you divide by log 2: a bit is the smaller unit, so there are more of them.",
+        ),
+        Mistake(
+            (-10_000 / _D, -10_000 / (_D * LN2) + 8),
+            "these are nats for one number of a picture; first those of a whole picture are asked for.",
         ),
         Mistake(
             (-10_000.0, -10_000 / (_D * LN2) - 8),
@@ -208,6 +237,10 @@ UNITS = Exercise(
         ),
         Mistake(lambda loss, std: loss + std.sum(), "the logarithm is missing."),
         Mistake(
+            lambda loss, std: loss + std.log2().sum(),
+            "the loss is in nats: take the natural logarithm.",
+        ),
+        Mistake(
             lambda loss, std: loss + 2 * std.log().sum(),
             "this is with the variances; each coordinate is stretched by its standard deviation.",
         ),
@@ -281,6 +314,10 @@ CURVES = Exercise(
         Mistake(
             (4, 4, 4, 4),
             "run 4 leaps up in its first steps and never comes near the entropy.",
+        ),
+        Mistake(
+            (3, 0, 1, 2),
+            "you count from 0; the runs are numbered from 1, as in the titles.",
         ),
     ),
     variants=([4, 1, 2, 3], torch.tensor([4, 1, 2, 3]), (4.0, 1.0, 2.0, 3.0)),
@@ -403,6 +440,20 @@ PAIRED = Exercise(
             "the entropy is the floor of the loss: it is subtracted.",
         ),
         Mistake(
+            _with(2, lambda made, log_p, log_q, entropy: log_q.mean() - entropy),
+            "the unpaired gap begins with the mean of minus log q.",
+        ),
+        Mistake(
+            lambda *given: tuple(two_estimates(*given)[i] for i in (0, 2, 1, 3)),
+            "the order is: the paired gap, its error, the unpaired gap, its error.",
+        ),
+        Mistake(
+            lambda *given: tuple(
+                v**2 if i % 2 else v for i, v in enumerate(two_estimates(*given))
+            ),
+            "these are variances over N, the squares of the errors: take roots.",
+        ),
+        Mistake(
             _with(2, lambda made, log_p, log_q, entropy: -log_q.mean()),
             "this is the loss itself; the entropy is not subtracted.",
         ),
@@ -432,6 +483,7 @@ def reverse_kls():
 
 
 _WIDE = reverse_kls()[2]
+_WEIGHTS = 0.75 * math.log(0.75) + 0.25 * math.log(0.25)
 
 
 def _reverse_by_samples():
@@ -485,15 +537,13 @@ DROPPED = Exercise(
             "the mean is over q, and all of q's mass is on that bump: no factor w in front.",
         ),
         Mistake(
-            (18.0 - 0.5623, 54.0 - 0.5623, 0.0),
-            "this is the forward KL, or near it: the mean is over q here.",
-            also=(
-                (
-                    0.25 * 72 + 0.75 * math.log(0.75) + 0.25 * math.log(0.25),
-                    0.75 * 72 + 0.75 * math.log(0.75) + 0.25 * math.log(0.25),
-                    0.5 * math.log(28) + 0.75 * math.log(0.75) + 0.25 * math.log(0.25),
-                ),
-            ),
+            (72 / 4 + _WEIGHTS, 72 * 3 / 4 + _WEIGHTS, 0.5 * math.log(28) + _WEIGHTS),
+            "this is the forward KL: here the mean is over q.",
+        ),
+        Mistake(
+            (math.inf, math.inf, math.inf),
+            "far from both bumps p itself underflows to 0, and its logarithm is −∞. Add up log p with "
+            "`logaddexp`, without p.",
         ),
     ),
     variants=(_reverse_by_samples, (-math.log(0.75), math.log(4), _WIDE)),
@@ -612,6 +662,18 @@ STEIN = Exercise(
             "the factor x is missing: it is x·∇log q.",
         ),
         Mistake(
+            lambda f, x: _stein_of(f, x, (x * _slope(f, x)).sum(-1) + len(x)),
+            "you add N, the number of points; D is how many numbers make one point.",
+        ),
+        Mistake(
+            lambda f, x: torch.autograd.grad(f(x).sum(), x),
+            "x does not keep track of gradients yet. Begin with `x = x.clone().requires_grad_()`.",
+        ),
+        Mistake(
+            lambda f, x: torch.autograd.grad(f(x.requires_grad_()), x),
+            "only one number can be differentiated at a time: hand over the sum of the log-densities.",
+        ),
+        Mistake(
             lambda f, x: _stein_of(f, x, x.shape[-1] - (x * _slope(f, x)).sum(-1)),
             "this is with the slope of −log q, the loss.",
         ),
@@ -669,6 +731,10 @@ def _both_with(change):
     return answer
 
 
+def _log_normal(x, mean, root):
+    return MultivariateNormal(mean, scale_tril=root).log_prob(x)
+
+
 def _log_det(L):
     return L.diagonal().log().sum()
 
@@ -721,6 +787,25 @@ BOTH = Exercise(
         Mistake(
             _both_with(lambda x, m, A, b, L, at: {"z": (x - b) @ torch.linalg.inv(L)}),
             "points are rows, so L⁻¹ acts on them from the right, transposed.",
+        ),
+        Mistake(
+            _both_with(lambda x, m, A, b, L, at: {"mean": (m - b) @ torch.linalg.inv(L)}),
+            "in base space the mean is one vector, no row of points: L⁻¹ acts on it from the left.",
+        ),
+        Mistake(
+            _both_with(lambda x, m, A, b, L, at: {"root": A @ torch.linalg.inv(L)}),
+            "in base space the factor is L⁻¹A: what is applied last stands on the left.",
+        ),
+        Mistake(
+            lambda x, m, A, b, L: (
+                (_log_normal(x, m, A) - _log_normal(x, m, L)).mean(),
+                both_gaps(x, m, A, b, L)[1],
+            ),
+            "in data space the model has the mean b, not the m of the truth.",
+        ),
+        Mistake(
+            lambda x, m, A, b, L: (_log_normal(x, m, A) - _log_normal(x, b, L),) * 2,
+            "you return one number a point; the means are asked for.",
         ),
         Mistake(
             _both_with(lambda x, m, A, b, L, at: {"z": x}),
@@ -789,6 +874,13 @@ def _precisions(Sigma):
     return torch.linalg.inv(Sigma).diagonal()
 
 
+def _price(Sigma, variances, forward):
+    zero = torch.zeros_like(variances)
+    p = MultivariateNormal(zero, Sigma)
+    q = MultivariateNormal(zero, torch.diag(variances))
+    return torch.distributions.kl_divergence(*((p, q) if forward else (q, p)))
+
+
 def _field_by_torch(Sigma):
     """The prices from `kl_divergence`, the reverse spread from regressions on the others."""
     zero = torch.zeros(len(Sigma)).to(Sigma)
@@ -852,6 +944,34 @@ FIELD = Exercise(
             _field_with(reverse=lambda S: 1 / S.diagonal().sqrt()),
             "you inverted each Σ_dd. Λ is the inverse of the whole matrix, and its diagonal knows "
             "about the correlations.",
+        ),
+        Mistake(
+            _field_with(reverse=lambda S: torch.linalg.cholesky(S).diagonal()),
+            "these are the spreads given the coordinates *before*, from Cholesky's factor. Here all the "
+            "others are known: 1/Λ_dd.",
+        ),
+        Mistake(
+            _field_with(
+                forward=lambda S: torch.linalg.eigvalsh(S).sqrt(),
+                reverse=lambda S: torch.linalg.eigvalsh(S).sqrt(),
+            ),
+            "these are the spreads along the ellipse's own axes. The model cannot turn: its axes are the "
+            "coordinates.",
+        ),
+        Mistake(
+            _field_with(
+                forward_price=lambda S: _price(S, S.diagonal(), forward=False),
+                reverse_price=lambda S: _price(S, 1 / _precisions(S), forward=True),
+            ),
+            "the spreads are right, and each price is in the other direction: the first is KL(p‖q), the "
+            "second KL(q‖p).",
+        ),
+        Mistake(
+            _field_with(
+                forward_price=lambda S: 0.5 * (S.diagonal().log().sum() - S.det()),
+                reverse_price=lambda S: 0.5 * (S.det() + _precisions(S).log().sum()),
+            ),
+            "the spreads are right, and in the prices the determinant lacks its logarithm.",
         ),
         Mistake(
             _field_with(
@@ -1155,7 +1275,7 @@ PATIENT_C = Exercise(
     "two dimensions.",
     hints=(
         "The loss uses the way to the base, samples use the way back. Are the two ways each other's?",
-        "Score `data → base → data` for `dim` 2, 3 and 4.",
+        "Go `data → base → data` for `dim` 2, 3 and 4, and compare what comes back with the data.",
     ),
     why="In two dimensions the round trip comes back; in three and four it misses by more than 1. (The "
     "layer takes every second coordinate apart and puts the halves side by side: for two coordinates, "
