@@ -656,8 +656,10 @@ def test_what_is_no_flow_on_the_line_is_told_in_words():
     (fit,) = (e for e in chapter("change_of_variables").exercises if isinstance(e.judge, Measured))
     flow = minflow.Flow(minflow.Elementwise(2, minflow.MixtureCDF()))
     assert fit.check(flow).message == "the target has dim 1, your flow dim 2."
-    said = "a trained minflow.Flow is expected, not Elementwise."
-    assert fit.check(flow.transform).message == said
+    assert "hand in `minflow.Flow(transform)`" in fit.check(flow.transform).message
+    history = minflow.fit(flow, torch.randn(20, 2), steps=1)
+    assert "hand in the flow itself" in fit.check(history).message
+    assert fit.check("x").message == "a trained minflow.Flow is expected, not str."
     # A density far away still has the area 1: it is badly trained, and no more.
     far = minflow.Flow(minflow.Elementwise(1, minflow.Affine()))
     torch.nn.init.constant_(far.transform.params[0], 40.0)

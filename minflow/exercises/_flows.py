@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from minflow.flow import Flow
+from minflow.run import History
 from minflow.transform import Transform
 
 
@@ -21,12 +22,16 @@ class HeldOut(NamedTuple):
     jacobians: Tensor
 
 
-def refused(flow: Any) -> str:
-    """Why an answer is no flow on the plane; "" if it is one."""
+def refused(flow: Any, dim: int = 2) -> str:
+    """Why an answer is no flow on the plane, or of another dim; "" if it is one."""
+    if isinstance(flow, History):
+        return "`fit` trains the flow in place and returns its history: hand in the flow itself."
+    if isinstance(flow, Transform):
+        return "a transform is no flow yet: train and hand in `minflow.Flow(transform)`."
     if not isinstance(flow, Flow):
         return f"a trained minflow.Flow is expected, not {type(flow).__name__}."
-    if flow.dim != 2:
-        return f"the target has dim 2, your flow dim {flow.dim}."
+    if flow.dim != dim:
+        return f"the target has dim {dim}, your flow dim {flow.dim}."
     if flow.context_dim:
         return "the target has no context, and your flow wants one."
     return ""

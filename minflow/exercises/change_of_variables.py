@@ -13,6 +13,8 @@ import torch
 import minflow
 from minflow.exercises import Equal, Exercise, Measured, Mistake
 
+from ._flows import refused
+
 NUMBER = 1
 LOG_2PI = math.log(2 * math.pi)
 
@@ -926,10 +928,8 @@ def _target():
 
 
 def _gap(flow):
-    if not isinstance(flow, minflow.Flow):
-        return f"a trained minflow.Flow is expected, not {type(flow).__name__}."
-    if flow.dim != 1:
-        return f"the target has dim 1, your flow dim {flow.dim}."
+    if why := refused(flow, dim=1):
+        return why
     target = _target()
     like = next(flow.parameters(), torch.empty(0))  # the flow's dtype and device
     x = target.sample((20_000,), generator=torch.Generator().manual_seed(11))
