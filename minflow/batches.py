@@ -172,6 +172,11 @@ def checked_rows(flow: Flow, name: str, x: Tensor, context: Tensor | None) -> Ba
             f"this flow needs a context for {name}, of shape "
             f"{(len(x), flow.context_dim)}: TensorDataset(x, context) holds both"
         )
+    if context is not None and not flow.context_dim:
+        raise ValueError(
+            f"this flow takes no context, but one of shape {tuple(context.shape)} came "
+            f"with {name}: make the flow with context_dim={context.shape[-1]}"
+        )
     if context is not None and context.shape != (len(x), flow.context_dim):
         raise ValueError(
             f"context must have shape {(len(x), flow.context_dim)}, a row for each of "

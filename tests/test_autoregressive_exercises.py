@@ -265,7 +265,7 @@ def test_a_mask_with_one_wrong_entry_is_wrong():
         (10, lambda z, *net: z, "2 values are expected"),
         (11, lambda x, Wq, Wk, Wv, first: x @ Wv, "was expected"),
         (12, minflow.maf(2, layers=2), "z₁ changes with x₂"),
-        (12, minflow.Autoregressive(2, minflow.Affine()), "hand in `minflow.Flow(transform)`"),
+        (12, minflow.Autoregressive(2, minflow.Affine()), "hand in `mf.Flow(transform)`"),
         (12, minflow.maf(3), "the target has dim 2, your flow dim 3"),
         (12, minflow.maf(2, context_dim=1), "your flow wants one"),
     ],

@@ -99,7 +99,7 @@ def mistakes_are_named(exercise):
 
 
 def shown_solution_passes(exercise, source):
-    notebook = {"torch": torch, "math": math, "np": np, "minflow": minflow}
+    notebook = {"torch": torch, "math": math, "np": np, "mf": minflow}
     exec(source, notebook)
     verdict = exercise.check(notebook[exercise.reference.__name__])
     assert verdict.state == "correct", verdict
@@ -656,10 +656,10 @@ def test_what_is_no_flow_on_the_line_is_told_in_words():
     (fit,) = (e for e in chapter("change_of_variables").exercises if isinstance(e.judge, Measured))
     flow = minflow.Flow(minflow.Elementwise(2, minflow.MixtureCDF()))
     assert fit.check(flow).message == "the target has dim 1, your flow dim 2."
-    assert "hand in `minflow.Flow(transform)`" in fit.check(flow.transform).message
+    assert "hand in `mf.Flow(transform)`" in fit.check(flow.transform).message
     history = minflow.fit(flow, torch.randn(20, 2), steps=1)
     assert "hand in the flow itself" in fit.check(history).message
-    assert fit.check("x").message == "a trained minflow.Flow is expected, not str."
+    assert fit.check("x").message == "a trained mf.Flow is expected, not str."
     # A density far away still has the area 1: it is badly trained, and no more.
     far = minflow.Flow(minflow.Elementwise(1, minflow.Affine()))
     torch.nn.init.constant_(far.transform.params[0], 40.0)

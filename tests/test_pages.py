@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import inspect
 import re
-from pathlib import Path
 
 import pages
 import pytest
@@ -42,14 +41,27 @@ def run(name: str, text: str) -> tuple[doctest.TestResults, str]:
     return doctest.TestResults(runner.failures, runner.tries), "".join(words)
 
 
-WITH_EXAMPLES = [page for page in PAGES if ">>>" in page.read_text("utf-8")]
+def examples() -> dict[str, str]:
+    """Each page that has examples; of the questions each answer by itself, after the page's start."""
+    found = {}
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        start, *answers = re.split(r"^#{2,3} ", text, flags=re.M) if page.stem == "faq" else [text]
+        for answer in answers or [""]:
+            if ">>>" in (answer if answers else start):
+                title = re.sub(r"\W+", "-", answer.partition("\n")[0])
+                found[f"{page.stem} {title}".strip()] = f"{start}\n## {answer}"
+    return found
 
 
-@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
-def test_the_examples_of_a_page_run(page: Path) -> None:
-    text = page.read_text("utf-8")
+EXAMPLES = examples()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_of_a_page_run(name: str) -> None:
+    text = EXAMPLES[name]
     torch.manual_seed(0)
-    result, words = run(page.name, text)
+    result, words = run(name, text)
     assert result.attempted == len(re.findall(r"^>>> ", text, re.M)), "one is outside a pycon block"
     assert result.failed == 0, words
 

@@ -89,10 +89,13 @@ class Chapter:
         """The solution of exercise `n`, folded: tested source, and why it is right."""
         label, exercise = self._find(n)
         source = textwrap.dedent(inspect.getsource(exercise.reference)).strip()
+        why = exercise.why
+        if isinstance(exercise.judge, Measured):
+            why += f" It may be handed in as it is: `ex.check({n}, {exercise.reference.__name__})`."
         return Fold(
             f"Solution of exercise {label}",
             f"ex.solution({n})",
-            exercise.why,
+            why,
             code=source,
         )
 

@@ -27,9 +27,9 @@ def refused(flow: Any, dim: int = 2) -> str:
     if isinstance(flow, History):
         return "`fit` trains the flow in place and returns its history: hand in the flow itself."
     if isinstance(flow, Transform):
-        return "a transform is no flow yet: train and hand in `minflow.Flow(transform)`."
+        return "a transform is no flow yet: train and hand in `mf.Flow(transform)`."
     if not isinstance(flow, Flow):
-        return f"a trained minflow.Flow is expected, not {type(flow).__name__}."
+        return f"a trained mf.Flow is expected, not {type(flow).__name__}."
     if flow.dim != dim:
         return f"the target has dim {dim}, your flow dim {flow.dim}."
     if flow.context_dim:

@@ -71,7 +71,7 @@ class Run:
     @property
     def why_untouched(self) -> str:
         if self.answer is None or self.answer is ... or not callable(self.answer):
-            return "Put your answer in place of the `...`."
+            return "Put your answer where the `...` stands now."
         return "Your function returns `None` or `...` so far. If it is written, is a `return` missing?"
 
 

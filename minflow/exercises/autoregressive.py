@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import minflow
+import minflow as mf
 from minflow.exercises import Equal, Exercise, Measured, Mistake
 
 from ._flows import Unsigned, by_a_loop, held_out, refused, too_far
@@ -790,7 +790,7 @@ BUG = Exercise(
         Mistake(broken_masks, "this is the code as it was."),
         Mistake(
             _masked(second=_sees_itself),
-            "the order is right now. The other bug is left: on the diagonal of M2 @ M1 there should be zeros.",
+            "one bug is left: on the diagonal of M2 @ M1 there should be zeros. The order is right now.",
         ),
         Mistake(
             _masked(_as_it_stands),
@@ -1685,16 +1685,16 @@ ATTENTION = Exercise(
 
 
 def bent_in_the_wrong_order():
-    target = minflow.data.Banana(sigma=2.0)
+    target = mf.data.Banana(sigma=2.0)
     generator = torch.Generator().manual_seed(1)
     data = target.sample((10_000,), generator=generator)
     torch.manual_seed(0)
-    mixture = minflow.MixtureCDF(components=4)
+    mixture = mf.MixtureCDF(components=4)
     # Without `order` the coordinates come as they stand.
-    layer = minflow.Autoregressive(2, mixture, hidden=(32, 32))
-    units = minflow.Standardize.of(data)
-    flow = minflow.Flow(minflow.Compose(layer, units))
-    minflow.fit(flow, data, steps=400, lr=0.01)
+    layer = mf.Autoregressive(2, mixture, hidden=(32, 32))
+    units = mf.Standardize.of(data)
+    flow = mf.Flow(mf.Compose(layer, units))
+    mf.fit(flow, data, steps=400, lr=0.01)
     return flow
 
 
@@ -1717,7 +1717,7 @@ _FLOOR = 0.3354  # what affine conditionals leave in this order
 def _gap(flow):
     if why := refused(flow):
         return why
-    found = held_out(flow, minflow.data.Banana(sigma=2.0))
+    found = held_out(flow, mf.data.Banana(sigma=2.0))
     few = found.points[:20]
 
     def down(points):
@@ -1743,24 +1743,24 @@ def _gap_is_wrong(gap):
 
 
 def _fitted(*layers, steps=300):
-    data = minflow.data.Banana(sigma=2.0).sample(
+    data = mf.data.Banana(sigma=2.0).sample(
         (6000,), generator=torch.Generator().manual_seed(2)
     )
-    flow = minflow.Flow(minflow.Compose(*layers, minflow.Standardize.of(data)))
-    minflow.fit(flow, data, steps=steps, lr=0.01)
+    flow = mf.Flow(mf.Compose(*layers, mf.Standardize.of(data)))
+    mf.fit(flow, data, steps=steps, lr=0.01)
     return flow
 
 
 def _layer(scalar_map, order=(0, 1)):
-    return minflow.Autoregressive(2, scalar_map, hidden=(32, 32), order=order)
+    return mf.Autoregressive(2, scalar_map, hidden=(32, 32), order=order)
 
 
 def _mixture_by_a_loop():
     """A mixture, in float64, with a training loop of one's own."""
     torch.manual_seed(3)
-    data = minflow.data.Banana(sigma=2.0).sample((10_000,)).double()
-    parts = _layer(minflow.MixtureCDF(6)), minflow.Standardize.of(data)
-    flow = minflow.Flow(minflow.Compose(*parts)).double()
+    data = mf.data.Banana(sigma=2.0).sample((10_000,)).double()
+    parts = _layer(mf.MixtureCDF(6)), mf.Standardize.of(data)
+    flow = mf.Flow(mf.Compose(*parts)).double()
     return by_a_loop(flow, data, 400)
 
 
@@ -1780,27 +1780,27 @@ BENT = Exercise(
     why="Given x₁, x₂ has two bumps around ±2√x₁ where x₁ is large, and one where it is small. A mixture follows both, with parameters that depend on x₁: about 0.006 nats are left.",
     mistakes=(
         Mistake(
-            lambda: minflow.Flow(Unsigned(2)),
+            lambda: mf.Flow(Unsigned(2)),
             "its log-density is not the one of its map. Is the sign of a log-det flipped, or one left out?",
             when=lambda gap: gap.off > 0.05,
         ),
         Mistake(
-            lambda: _fitted(_layer(minflow.Reversed(minflow.Affine()), order=(1, 0))),
+            lambda: _fitted(_layer(mf.Reversed(mf.Affine()), order=(1, 0))),
             "z₁ changes with x₂, so some layer of it takes x₂ first, or mixes the two. That is the easy order; here every layer has `order=(0, 1)`.",
             when=lambda gap: gap.leak > 1e-6,
         ),
         Mistake(
-            lambda: minflow.Flow(_layer(minflow.MixtureCDF(4))),
+            lambda: mf.Flow(_layer(mf.MixtureCDF(4))),
             "one normal law would do better: it leaves 0.549. Did `mf.fit` run on this flow, with enough steps and a small enough lr?",
             when=lambda gap: _NORMAL + 0.02 < gap.nats < math.inf,
         ),
         Mistake(
-            lambda: _fitted(_layer(minflow.Reversed(minflow.Affine()))),
+            lambda: _fitted(_layer(mf.Reversed(mf.Affine()))),
             "given x₁, its z₂ is an affine function of x₂, so each of its conditionals is normal, whatever the training and however many layers there are. The floor of this order is 0.335: another scalar map is needed.",
             when=lambda gap: gap.bend < 1e-4,
         ),
         Mistake(
-            lambda: _fitted(_layer(minflow.Spline())),
+            lambda: _fitted(_layer(mf.Spline())),
             "it bends, but not enough yet: it leaves about what eight bins of a spline, or a short training, leave. Which scalar maps have bumps built in?",
             when=lambda gap: _ENOUGH < gap.nats < _FLOOR,
         ),

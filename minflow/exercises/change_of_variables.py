@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-import minflow
+import minflow as mf
 from minflow.exercises import Equal, Exercise, Measured, Mistake
 
 from ._flows import refused
@@ -705,7 +705,7 @@ PIT = Exercise(
         ),
         Mistake(
             lambda x, cdf: (cdf(x).sort().values, pit_ks(x, cdf)[1]),
-            "the D is right, but u should come in the order of x: sort a copy.",
+            "u should come in the order of x: sort a copy. D is right.",
         ),
         Mistake(
             lambda x, cdf: pit_ks(x, cdf)[::-1],
@@ -899,16 +899,16 @@ LOGISTIC = Exercise(
 
 
 def fitted_flow():
-    target = minflow.data.GaussianMixture(
+    target = mf.data.GaussianMixture(
         means=[[-3.0], [0.0], [2.0]],
         stds=[0.5, 1.0, 0.3],
         weights=[0.3, 0.4, 0.3],
     )
     torch.manual_seed(0)
     data = target.sample((10_000,))
-    transform = minflow.Elementwise(1, minflow.MixtureCDF(8))
-    flow = minflow.Flow(transform)
-    minflow.fit(flow, data, steps=600, lr=0.05)
+    transform = mf.Elementwise(1, mf.MixtureCDF(8))
+    flow = mf.Flow(transform)
+    mf.fit(flow, data, steps=600, lr=0.05)
     return flow
 
 
@@ -922,7 +922,7 @@ class Gap:
 
 
 def _target():
-    return minflow.data.GaussianMixture(
+    return mf.data.GaussianMixture(
         [[-3.0], [0.0], [2.0]], [0.5, 1.0, 0.3], [0.3, 0.4, 0.3]
     )
 
@@ -964,24 +964,22 @@ def _one_normal():
     return (0.5 * (LOG_2PI + 1 + variance.log())).item() - _target().entropy().item()
 
 
-class _FlippedSign(minflow.Flow):
+class _FlippedSign(mf.Flow):
     def log_prob(self, x, context=None):
         z, log_det = self.transform.inverse(x, context)
         return self.base.log_prob(z) - log_det
 
 
 def _small(kind, scalar_map, steps):
-    flow = kind(minflow.Elementwise(1, scalar_map))
+    flow = kind(mf.Elementwise(1, scalar_map))
     if steps:
-        minflow.fit(flow, _target().sample((10_000,)), steps=steps, lr=0.05)
+        mf.fit(flow, _target().sample((10_000,)), steps=steps, lr=0.05)
     return flow
 
 
 def _by_hand():
     """Another optimiser loop, another size, in float64."""
-    flow = minflow.Flow(
-        minflow.Elementwise(1, minflow.MixtureCDF(components=12))
-    ).double()
+    flow = mf.Flow(mf.Elementwise(1, mf.MixtureCDF(components=12))).double()
     data = _target().sample((8_000,)).double()
     optimiser = torch.optim.Adam(flow.parameters(), lr=0.03)
     for step in range(500):
@@ -1000,8 +998,8 @@ FIT = Exercise(
     insight="On new points the mean loss cannot go below the entropy, but for chance, and yours is "
     "within 0.02 nats of it: there is little left to learn.",
     hints=(
-        "Draw some thousand points with `target.sample((n,))`, make a `minflow.Flow` of "
-        "`minflow.Elementwise(1, minflow.MixtureCDF(8))`, and call `minflow.fit`.",
+        "Draw some thousand points with `target.sample((n,))`, make a `mf.Flow` of "
+        "`mf.Elementwise(1, mf.MixtureCDF(8))`, and call `mf.fit`.",
         "If the gap stays above 0.02: 10 000 points, 600 steps and lr=0.05 are enough. Measure the "
         "gap on points that the flow has not seen.",
     ),
@@ -1009,25 +1007,25 @@ FIT = Exercise(
     "Φ⁻¹ of the target's CDF. The mean of log p − log q on new points estimates the KL divergence.",
     mistakes=(
         Mistake(
-            lambda: _small(_FlippedSign, minflow.MixtureCDF(8), 0),
+            lambda: _small(_FlippedSign, mf.MixtureCDF(8), 0),
             "the area under its density is not 1, so it is no density. Is the sign of a "
             "log-det flipped?",
             when=lambda gap: abs(gap.area - 1) > 0.01,
         ),
         Mistake(
-            lambda: _small(minflow.Flow, minflow.MixtureCDF(8), 0),
-            "one normal would do better: the flow is hardly trained. Did `minflow.fit` run on this "
+            lambda: _small(mf.Flow, mf.MixtureCDF(8), 0),
+            "one normal would do better: the flow is hardly trained. Did `mf.fit` run on this "
             "flow, with enough steps and a small enough lr?",
             when=lambda gap: _one_normal() + 0.05 < gap.nats < math.inf,
         ),
         Mistake(
-            lambda: _small(minflow.Flow, minflow.Affine(), 300),
+            lambda: _small(mf.Flow, mf.Affine(), 300),
             "its gap is about that of the best single normal, and an affine map of a normal is no "
-            "more than that. Use `minflow.MixtureCDF`.",
+            "more than that. Use `mf.MixtureCDF`.",
             when=lambda gap: abs(gap.nats - _one_normal()) < 0.05,
         ),
         Mistake(
-            lambda: _small(minflow.Flow, minflow.Sigmoid(), 0),
+            lambda: _small(mf.Flow, mf.Sigmoid(), 0),
             "its density is 0 at some points that the target may give. Where does your map send "
             "the line?",
             when=lambda gap: gap.nats == math.inf,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import minflow
+import minflow as mf
 from minflow.exercises import Equal, Exercise, Measured, Mistake
 
 from ._flows import Unsigned, by_a_loop, held_out, refused, too_far
@@ -946,7 +946,7 @@ BUG = Exercise(
         Mistake(broken_layer, "this is the code as it was."),
         Mistake(
             _layer(_halves, lambda s: s[..., 0]),
-            "x is right now. The other bug is left: at D = 4 compare log_det with what autograd finds.",
+            "one bug is left: at D = 4 log_det is not what autograd finds. x is right now.",
         ),
         Mistake(
             _layer(_two_columns),
@@ -1124,7 +1124,7 @@ CONV = Exercise(
                     z, z.shape[-2] * z.shape[-1] * torch.linalg.det(M).abs().log()
                 )
             ),
-            "all is well until the determinant is too small for a float: with 40 channels it became 0. Use `slogdet`.",
+            "with 40 channels the determinant is too small for a float and became 0. Use `slogdet`.",
         ),
         Mistake(
             _log_det_as(
@@ -1132,7 +1132,7 @@ CONV = Exercise(
                     z.shape[-2] * z.shape[-1] * torch.linalg.slogdet(M).logabsdet
                 )
             ),
-            "the number is right, but each image of the batch has its own: the shape of log_det is `z.shape[:-3]`.",
+            "each image of the batch has a log_det of its own: the shape is `z.shape[:-3]`. The number is right.",
         ),
         Mistake(
             _log_det_as(lambda right, z, M: right.sum()),
@@ -1313,7 +1313,7 @@ BANANA = Exercise(
     variants=(
         (3.531, 0, 2, 2, 0.693),
         torch.tensor([3.531, 0.0, 2.0, 2.0, 0.6931]),
-        [minflow.data.Banana(2.0).entropy(), 0.0, np.float64(2), 4**0.5, np.log(2)],
+        [mf.data.Banana(2.0).entropy(), 0.0, np.float64(2), 4**0.5, np.log(2)],
     ),
 )
 
@@ -2043,15 +2043,15 @@ UNSPLINE = Exercise(
 
 
 def trained_coupling_flow():
-    target = minflow.data.TwoMoons(noise=0.05)
+    target = mf.data.TwoMoons(noise=0.05)
     generator = torch.Generator().manual_seed(1)
     data = target.sample((10_000,), generator=generator)
     torch.manual_seed(0)
-    couplings = minflow.nsf(2, layers=4, hidden=(32, 32))
-    units = minflow.Standardize.of(data)
-    parts = minflow.Compose(couplings.transform, units)
-    flow = minflow.Flow(parts)
-    minflow.fit(flow, data, steps=400, lr=0.01)
+    couplings = mf.nsf(2, layers=4, hidden=(32, 32))
+    units = mf.Standardize.of(data)
+    parts = mf.Compose(couplings.transform, units)
+    flow = mf.Flow(parts)
+    mf.fit(flow, data, steps=400, lr=0.01)
     return flow
 
 
@@ -2071,7 +2071,7 @@ _NORMAL = 1.59  # what the best normal law leaves
 
 
 def _moons():
-    return minflow.data.TwoMoons(noise=0.05)
+    return mf.data.TwoMoons(noise=0.05)
 
 
 def _gap(flow):
@@ -2099,13 +2099,13 @@ def _gap_is_wrong(gap):
 
 def _fitted(*layers, steps=150, lr=0.01):
     data = _moons().sample((6000,), generator=torch.Generator().manual_seed(2))
-    flow = minflow.Flow(minflow.Compose(*layers, minflow.Standardize.of(data)))
-    minflow.fit(flow, data, steps=steps, lr=lr)
+    flow = mf.Flow(mf.Compose(*layers, mf.Standardize.of(data)))
+    mf.fit(flow, data, steps=steps, lr=lr)
     return flow
 
 
 def _spline_coupling(flip, **options):
-    return minflow.Coupling(2, minflow.Spline(), hidden=(32, 32), flip=flip, **options)
+    return mf.Coupling(2, mf.Spline(), hidden=(32, 32), flip=flip, **options)
 
 
 def _by_a_loop():
@@ -2114,8 +2114,8 @@ def _by_a_loop():
     data = _moons().sample((10_000,)).double()
     layers = []
     for _ in range(4):
-        layers += [_spline_coupling(False), minflow.LU(2)]
-    flow = minflow.Flow(minflow.Compose(*layers, minflow.Standardize.of(data))).double()
+        layers += [_spline_coupling(False), mf.LU(2)]
+    flow = mf.Flow(mf.Compose(*layers, mf.Standardize.of(data))).double()
     return by_a_loop(flow, data, 300)
 
 
@@ -2128,28 +2128,28 @@ TRAIN = Exercise(
     insight="On fresh points your flow is within 0.15 nats of the truth, where the best normal law misses 1.59. What is left lies mostly at the tips of the "
     "arcs and between them, where a connected base has to be torn in two.",
     hints=(
-        "Begin with `minflow.nice`, `minflow.realnvp` and `minflow.nsf` with few layers each, and a few hundred steps. Which of them gains "
-        "most from a layer more? Let `minflow.Standardize.of(data)` be the last layer, so that splines have the data in their box; and give `minflow.fit` a `clip=1.0` "
+        "Begin with `mf.nice`, `mf.realnvp` and `mf.nsf` with few layers each, and a few hundred steps. Which of them gains "
+        "most from a layer more? Let `mf.Standardize.of(data)` be the last layer, so that splines have the data in their box; and give `mf.fit` a `clip=1.0` "
         "for affine couplings, whose gradients have rare, large jumps.",
-        "`minflow.nsf(2, layers=4, hidden=(32, 32))`, 10,000 points, 400 steps and lr=0.01 are enough as a rule. The gap is the mean of "
+        "`mf.nsf(2, layers=4, hidden=(32, 32))`, 10,000 points, 400 steps and lr=0.01 are enough as a rule. The gap is the mean of "
         "log p(x) − log q(x) on points that the flow has not seen.",
     ),
     why="Four spline couplings leave about 0.05 nats after 400 steps. Each gives one coordinate a curve with eight bins that depends on the other: that bends "
     "an arc and opens a gap at once.",
     mistakes=(
         Mistake(
-            lambda: minflow.Flow(Unsigned(2)),
+            lambda: mf.Flow(Unsigned(2)),
             "its log-density is not the one of its map. Is the sign of a log-det flipped, or one left out?",
             when=lambda gap: gap.off > 0.05,
         ),
         Mistake(
-            lambda: minflow.nsf(2, layers=4),
-            "one normal law would do better: the flow is hardly trained. Did `minflow.fit` run on this flow, with enough steps and a small "
+            lambda: mf.nsf(2, layers=4),
+            "one normal law would do better: the flow is hardly trained. Did `mf.fit` run on this flow, with enough steps and a small "
             "enough lr?",
             when=lambda gap: _NORMAL + 0.05 < gap.nats < math.inf,
         ),
         Mistake(
-            lambda: _fitted(minflow.TriangularAffine(2), lr=0.05),
+            lambda: _fitted(mf.TriangularAffine(2), lr=0.05),
             "its map is affine, so its law is one normal law, whatever the training. Couplings of splines, or couplings whose network "
             "makes t and s of the kept half, bend.",
             when=lambda gap: gap.bend < 1e-3,

@@ -476,8 +476,8 @@ AUTOGRAD = Exercise(
         ),
         Mistake(
             lambda f, z: torch.linalg.det(_jacobians(f, z)).abs().log(),
-            "all is well until D is large: on 60 coordinates scaled by 1e-8 the determinant "
-            "underflows to 0, and its log is −∞. Use `slogdet`.",
+            "where D is large the determinant underflows: on 60 coordinates scaled by 1e-8 it "
+            "is 0, and its log is −∞. Use `slogdet`.",
         ),
         Mistake(
             lambda f, z: torch.linalg.det(_jacobians(f, z)),
@@ -887,7 +887,7 @@ BUG = Exercise(
             lambda x, L, b: (
                 mended_log_prob(x, L, b).sum() + (len(x) - 1) * L.diagonal().log().sum()
             ),
-            "z is right now. The other fault is left: the sum runs over the batch too.",
+            "one fault is left: the sum runs over the batch too. z is right now.",
         ),
         Mistake(
             lambda x, L, b: mended_log_prob(x, L, b) + 2 * L.diagonal().log().sum(),
@@ -1268,7 +1268,7 @@ VOLUME = Exercise(
         ),
         Mistake(
             lambda Sigma: _log_ball(len(Sigma)) + 0.5 * torch.linalg.det(Sigma).log(),
-            "all is well until D = 200: there det Σ = 1e-400 underflows to 0. Use `slogdet`.",
+            "at D = 200 det Σ = 1e-400 underflows to 0. Use `slogdet`.",
             also=(
                 lambda Sigma: (
                     _log_ball(len(Sigma)) + math.log(math.sqrt(torch.linalg.det(Sigma)))

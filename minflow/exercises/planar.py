@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import minflow
+import minflow as mf
 from minflow.exercises import Equal, Exercise, Measured, Mistake
 from minflow.solve import monotone_root
 
@@ -352,7 +352,7 @@ PLANAR = Exercise(
                 planar(z, w, u, b)[0],
                 torch.log(1 + _slope_and_u(z, w, u, b)[0] * (w @ u)),
             ),
-            "all is well until the determinant is negative: its log is NaN. The absolute value is missing.",
+            "where the determinant is negative, its log is NaN. The absolute value is missing.",
             also=(
                 lambda z, w, u, b: (
                     planar(z, w, u, b)[0],
@@ -437,7 +437,7 @@ PLANAR = Exercise(
         ),
         Mistake(
             lambda z, w, u, b: planar(z, w, u, b)[0],
-            "x is right, but it comes alone: end with `return x, log_det`.",
+            "x comes alone: end with `return x, log_det`.",
         ),
         Mistake(
             lambda z, w, u, b: planar(z, w, u, b)[::-1],
@@ -538,7 +538,7 @@ LOW_RANK = Exercise(
     mistakes=(
         Mistake(
             lambda A, B: torch.linalg.det(_small(A, B)).abs().log(),
-            "all is well until the determinant overflows, at 50 columns with large numbers. Use `slogdet`.",
+            "at 50 columns with large numbers the determinant overflows. Use `slogdet`.",
         ),
         Mistake(
             lambda A, B: torch.logdet(_small(A, B)),
@@ -595,7 +595,7 @@ LOW_RANK = Exercise(
         ),
         Mistake(
             _naive,
-            "all is well until ABᵀ has entries of 1e18: beside them the identity is lost in rounding, and the D×D "
+            "where ABᵀ has entries of 1e18, the identity beside them is lost in rounding, and the D×D "
             "matrix is singular. The small product has the same determinant.",
             also=(_naive_numpy, lambda A, B: _large(A, B).det().abs().log()),
         ),
@@ -912,7 +912,7 @@ BUG = Exercise(
         Mistake(broken_layer, "this is the code as it was."),
         Mistake(
             lambda z, w, v, b: _layer(z, w, _lifted(w, v, w @ w), b, w @ v),
-            "x is right now. The other fault is left: compare log_det with the vector that x is pushed along.",
+            "one fault is left: compare log_det with the vector that x is pushed along. x is right now.",
         ),
         Mistake(
             lambda z, w, v, b: _layer(
@@ -1392,7 +1392,7 @@ INVERT = Exercise(
         ),
         Mistake(
             _upside_down,
-            "all is well until wᵀu is negative: then A + wᵀu is the lower end of your bracket, and A − wᵀu the upper one.",
+            "where wᵀu is negative, A + wᵀu is the lower end of your bracket, and A − wᵀu the upper one.",
         ),
         Mistake(
             lambda x, w, u, b: _bisected(x, w, u, b, torch.ones_like(w @ u), centre=1.0),
@@ -1592,10 +1592,10 @@ ATTACH = Exercise(
 
 
 def trained_planar_flow():
-    log_p = minflow.data.U1().log_prob
+    log_p = mf.data.U1().log_prob
     torch.manual_seed(0)
-    flow = minflow.planar_flow(2, layers=12)
-    minflow.fit_energy(flow, log_p, steps=1000, lr=0.03)
+    flow = mf.planar_flow(2, layers=12)
+    mf.fit_energy(flow, log_p, steps=1000, lr=0.03)
     return flow
 
 
@@ -1622,7 +1622,7 @@ def _reverse_gap(flow):
         z = flow.base.rsample(torch.Size([20_000]))
         x, log_det = flow.transform(z)
         log_q = flow.base.log_prob(z) - log_det
-        log_p = minflow.data.U1().log_prob(x.double().cpu())
+        log_p = mf.data.U1().log_prob(x.double().cpu())
         gaps = log_q.double().cpu() - log_p
         half = flow.transform((z[:500] + z[500:1000]) / 2)[0]
         bend = (half - (x[:500] + x[500:1000]) / 2).abs().max().item()
@@ -1651,7 +1651,7 @@ def _reverse_gap_is_wrong(gap):
     return None
 
 
-class _Unsigned(minflow.Transform):
+class _Unsigned(mf.Transform):
     """x = 2z, with the log-det of the way back."""
 
     def forward(self, z, context=None):
@@ -1660,21 +1660,21 @@ class _Unsigned(minflow.Transform):
 
 def _energy_fit(*layers, steps=200, start=0.0):
     torch.manual_seed(0)
-    first = minflow.TriangularAffine(2)
+    first = mf.TriangularAffine(2)
     with torch.no_grad():
         first.shift[0] = start
-    flow = minflow.Flow(minflow.Compose(first, *layers))
+    flow = mf.Flow(mf.Compose(first, *layers))
     if steps:
-        log_density = minflow.data.U1().log_unnormalized
-        minflow.fit_energy(flow, log_density, steps=steps, lr=0.05)
+        log_density = mf.data.U1().log_unnormalized
+        mf.fit_energy(flow, log_density, steps=steps, lr=0.05)
     return flow
 
 
 def _by_a_loop():
     """A training loop of one's own, in float64."""
-    target = minflow.data.U1()
+    target = mf.data.U1()
     torch.manual_seed(0)
-    flow = minflow.planar_flow(2, layers=12).double()
+    flow = mf.planar_flow(2, layers=12).double()
     optimiser = torch.optim.Adam(flow.parameters(), lr=0.03)
     fading = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 1000)
     for _ in range(1000):
@@ -1697,7 +1697,7 @@ TRAIN = Exercise(
     insight="The flow has never seen a sample of U1, only its density. Each layer pushes along one direction and "
     "leaves the rest to the others: one or two leave 0.3 nats and more, eight less than 0.1 as a rule.",
     hints=(
-        "Build `minflow.planar_flow(2, layers=...)` and hand it, with `target.log_prob`, to `minflow.fit_energy`. "
+        "Build `mf.planar_flow(2, layers=...)` and hand it, with `target.log_prob`, to `mf.fit_energy`. "
         "Look at how the last losses change with the number of layers: with `log_prob`, whose log Z is 0, the loss "
         "is the divergence itself.",
         "`layers=12`, `steps=1000`, `lr=0.03` are enough as a rule. Reverse KL has a lottery of starts: if a run ends "
@@ -1706,21 +1706,21 @@ TRAIN = Exercise(
     why="Twelve planar layers with 5 numbers each, and four for the normal law before them, 64 in all, end below 0.1 nats from most starts.",
     mistakes=(
         Mistake(
-            lambda: minflow.Flow(_Unsigned(2)),
+            lambda: mf.Flow(_Unsigned(2)),
             "its log-det is not that of its map, so what it calls log q is no log-density. Is a sign flipped, or a "
             "part left out?",
             when=lambda gap: gap.off > 0.05,
         ),
         Mistake(
-            lambda: _energy_fit(*(minflow.Planar(2) for _ in range(2)), start=2.5),
+            lambda: _energy_fit(*(mf.Planar(2) for _ in range(2)), start=2.5),
             "it has lost one of the two arcs: nearly all of its samples lie on one side of x₁ = 0. That alone costs "
             "log 2 = 0.693 nats. Try another start, or a higher lr.",
             when=lambda gap: not 0.02 < gap.right < 0.98,
         ),
         Mistake(
-            lambda: minflow.planar_flow(2, layers=8),
-            "it is hardly better than the start, where each planar layer is the identity. Did `minflow.fit_energy` "
-            "run on this flow, with enough steps and a small enough lr?",
+            lambda: mf.planar_flow(2, layers=8),
+            "it is hardly better than the start, where each planar layer is the identity. Did `mf.fit_energy` "
+            "run on this flow, with enough steps and a small enough lr, and was it given log p̃, minus the energy?",
             when=lambda gap: _NORMAL < gap.nats < math.inf,
         ),
         Mistake(
@@ -1729,7 +1729,7 @@ TRAIN = Exercise(
             when=lambda gap: gap.bend < 1e-3,
         ),
         Mistake(
-            lambda: _energy_fit(minflow.Planar(2)),
+            lambda: _energy_fit(mf.Planar(2)),
             "it leaves about what one or two planar layers do: two bumps, where two arcs are wanted. Take more "
             "layers; and if you have, train longer or from another start.",
             when=lambda gap: 0.3 < gap.nats < 1.0,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.distributions import MultivariateNormal, Normal
 
-import minflow
+import minflow as mf
 from minflow.exercises import Equal, Exercise, Measured, Mistake
 
 from ._bugs import four_runs, patient
@@ -259,8 +259,7 @@ UNITS = Exercise(
         ),
         Mistake(
             lambda loss, std: loss + std.prod().log(),
-            "all is well until D = 200: there the product of the std, 1e-600, underflows to 0. Sum "
-            "the logs.",
+            "at D = 200 the product of the std, 1e-600, underflows to 0. Sum the logs.",
         ),
     ),
     variants=(
@@ -288,7 +287,7 @@ CURVES = Exercise(
     insight="Two lines and a floor say most of what a training run has to tell: held-out against "
     "training loss, and both against the entropy.",
     hints=(
-        "Where do the two lines part? And which run is below the entropy with *held-out* data?",
+        "Where do the two lines part? And which run is below the entropy with held-out data?",
         "A rate that is too high shows in the first steps; one that is too low shows in a line that "
         "hardly falls.",
     ),
@@ -488,7 +487,7 @@ _WEIGHTS = 0.75 * math.log(0.75) + 0.25 * math.log(0.25)
 
 def _reverse_by_samples():
     """A quarter of a million samples of each q."""
-    p = minflow.data.GaussianMixture([[-3.0], [3.0]], [0.5, 0.5], [0.25, 0.75])
+    p = mf.data.GaussianMixture([[-3.0], [3.0]], [0.5, 0.5], [0.25, 0.75])
     found = []
     for m, s in [(3.0, 0.5), (-3.0, 0.5), (1.5, 7**0.5)]:
         q = Normal(m, s)
@@ -609,7 +608,7 @@ STEIN = Exercise(
     insight="You hold a check that needs samples and slopes only, in any dimension, with an error bar. "
     "But a log-density that is off by a constant has the same slopes.",
     hints=(
-        "For one slope a point, differentiate the *sum* of the log-densities by x: each row depends on "
+        "For one slope a point, differentiate the sum of the log-densities by x: each row depends on "
         "its own point alone.",
         "values = (x · slope).sum(-1) + D; then their mean, and their standard deviation over √N.",
     ),
@@ -778,7 +777,7 @@ BOTH = Exercise(
         ),
         Mistake(
             _both_with(lambda x, m, A, b, L, at: {"root": A}),
-            "in base space the mean is right, but the factor A is still that of data space.",
+            "the factor A is still that of data space. In base space the mean is right.",
         ),
         Mistake(
             _both_with(lambda x, m, A, b, L, at: {"mean": torch.linalg.inv(L) @ m}),
@@ -1016,16 +1015,16 @@ FIELD = Exercise(
 
 
 def trained_flow():
-    target = minflow.data.TwoMoons(noise=0.2)
+    target = mf.data.TwoMoons(noise=0.2)
     generator = torch.Generator().manual_seed(1)
     data = target.sample((10_000,), generator=generator)
     layers = []
     for _ in range(4):
-        shape = minflow.Elementwise(2, minflow.MixtureCDF(8))
-        layers += [shape, minflow.Householder(2)]
-    units = minflow.Standardize.of(data)
-    flow = minflow.Flow(minflow.Compose(*layers, units))
-    minflow.fit(flow, data, steps=400, lr=0.05)
+        shape = mf.Elementwise(2, mf.MixtureCDF(8))
+        layers += [shape, mf.Householder(2)]
+    units = mf.Standardize.of(data)
+    flow = mf.Flow(mf.Compose(*layers, units))
+    mf.fit(flow, data, steps=400, lr=0.05)
     return flow
 
 
@@ -1038,7 +1037,7 @@ class Measure(NamedTuple):
 
 
 def _moons():
-    return minflow.data.TwoMoons(noise=0.2)
+    return mf.data.TwoMoons(noise=0.2)
 
 
 def _gap(flow):
@@ -1052,30 +1051,30 @@ def _gap_is_wrong(gap):
     return too_far(gap, 0.08, "More layers, steps or components?")
 
 
-class _FlippedSign(minflow.Flow):
+class _FlippedSign(mf.Flow):
     def log_prob(self, x, context=None):
         z, log_det = self.transform.inverse(x, context)
         return self.base.log_prob(z) - log_det
 
 
-def _small(*layers, kind=minflow.Flow, steps=200):
-    flow = kind(minflow.Compose(*layers))
+def _small(*layers, kind=mf.Flow, steps=200):
+    flow = kind(mf.Compose(*layers))
     if steps:
         data = _moons().sample((6000,), generator=torch.Generator().manual_seed(2))
-        minflow.fit(flow, data, steps=steps, lr=0.05)
+        mf.fit(flow, data, steps=steps, lr=0.05)
     return flow
 
 
 def _shape():
-    return minflow.Elementwise(2, minflow.MixtureCDF(8))
+    return mf.Elementwise(2, mf.MixtureCDF(8))
 
 
 def _deeper():
     """More layers, no `Standardize`, a validation set, and float64."""
-    layers = [part for _ in range(5) for part in (_shape(), minflow.Householder(2))]
-    flow = minflow.Flow(minflow.Compose(*layers)).double()
+    layers = [part for _ in range(5) for part in (_shape(), mf.Householder(2))]
+    flow = mf.Flow(mf.Compose(*layers)).double()
     data = _moons().sample((10_000,), generator=torch.Generator().manual_seed(5)).double()
-    minflow.fit(flow, data, validation=0.1, steps=500, lr=0.03)
+    mf.fit(flow, data, validation=0.1, steps=500, lr=0.03)
     return flow
 
 
@@ -1090,32 +1089,32 @@ TRAIN = Exercise(
     hints=(
         "One kind of layer gives each coordinate its shape, the other mixes the coordinates. Take them "
         "in turn, several times.",
-        "Four times `minflow.Elementwise(2, minflow.MixtureCDF(8))` and `minflow.Householder(2)`, then "
-        "`minflow.Standardize.of(data)` last: 10,000 points, 400 steps and lr=0.05 are enough.",
+        "Four times `mf.Elementwise(2, mf.MixtureCDF(8))` and `mf.Householder(2)`, then "
+        "`mf.Standardize.of(data)` last: 10,000 points, 400 steps and lr=0.05 are enough.",
     ),
     why="Each shape layer removes what is not normal along the current axes, each rotation finds new "
     "axes. Four rounds leave about 0.05 nats.",
     mistakes=(
         Mistake(
-            lambda: _small(minflow.TriangularAffine(2), kind=_FlippedSign, steps=50),
+            lambda: _small(mf.TriangularAffine(2), kind=_FlippedSign, steps=50),
             "its log-density is not the one of its map. Is the sign of a log-det flipped, or one left "
             "out?",
             when=lambda gap: gap.off > 0.05,
         ),
         Mistake(
             lambda: _small(_shape(), steps=0),
-            "one normal law would do better: the flow is hardly trained. Did `minflow.fit` run on this "
+            "one normal law would do better: the flow is hardly trained. Did `mf.fit` run on this "
             "flow, with enough steps and a small enough lr?",
             when=lambda gap: gap.nats > 0.36,
         ),
         Mistake(
-            lambda: _small(minflow.TriangularAffine(2)),
+            lambda: _small(mf.TriangularAffine(2)),
             "its gap is about 0.3 nats. That is what one normal law leaves, and about what coordinates "
             "without any dependence leave: take layers that shape *and* layers that mix.",
             when=lambda gap: 0.27 < gap.nats <= 0.36,
         ),
         Mistake(
-            lambda: _small(_shape(), minflow.Householder(2)),
+            lambda: _small(_shape(), mf.Householder(2)),
             "it leaves about what one shape and one rotation do: then the coordinates have new shapes, "
             "which nobody removes. Go on in turn; and if you have, train longer.",
             when=lambda gap: 0.1 < gap.nats < 0.2,
@@ -1138,7 +1137,7 @@ TRAIN = Exercise(
 
 
 def diagnosis_a():
-    flow, _ = minflow.exercises.training.patient("A")
+    flow, _ = mf.exercises.training.patient("A")
     layer = flow.transform.transforms[0]
     z = torch.randn(2)
     J = torch.func.jacrev(lambda z: layer(z)[0])(z)
@@ -1199,7 +1198,7 @@ PATIENT_A = Exercise(
 
 
 def diagnosis_b():
-    flow, target = minflow.exercises.training.patient("B")
+    flow, target = mf.exercises.training.patient("B")
     layer = flow.transform.transforms[1]
     x = target.sample()
     J = torch.func.jacrev(lambda x: layer.inverse(x)[0])(x)
@@ -1253,7 +1252,7 @@ PATIENT_B = Exercise(
 
 
 def diagnosis_c():
-    patient = minflow.exercises.training.patient
+    patient = mf.exercises.training.patient
     misses = []
     for dim in [2, 3, 4]:
         flow, target = patient("C", dim)
@@ -1311,7 +1310,7 @@ PATIENT_C = Exercise(
 
 
 def diagnosis_d():
-    patient = minflow.exercises.training.patient
+    patient = mf.exercises.training.patient
     flow, target = patient("D")
     fresh, _ = patient("D", trained=False)
     fresh.load_state_dict(flow.state_dict())  # save and load
@@ -1331,7 +1330,7 @@ PATIENT_D = Exercise(
     insight="A Python attribute is not part of `state_dict`; a buffer is. The file held the right "
     "weights, and the first batch after loading overwrote them.",
     hints=(
-        "Load twice, and let each copy score another batch *first*. Then let both score the same one.",
+        "Load twice, and let each copy score another batch first. Then let both score the same one.",
         "Compare `flow.state_dict()` before and after the first `log_prob` of a loaded flow.",
     ),
     why="The first `log_prob` after loading changes the mean and log_std of the second layer: it starts "
@@ -1371,7 +1370,7 @@ PATIENT_D = Exercise(
 
 
 def diagnosis_e():
-    patient = minflow.exercises.training.patient
+    patient = mf.exercises.training.patient
     z = torch.linspace(-8, 8, 321)
     step = (z[1] - z[0]).item()
     grid = torch.cartesian_prod(z, z)
@@ -1429,7 +1428,7 @@ PATIENT_E = Exercise(
 
 
 def diagnosis_f():
-    patient = minflow.exercises.training.patient
+    patient = mf.exercises.training.patient
     flow, target = patient("F")
 
     def widest(x):  # the sd along the longest axis
@@ -1440,7 +1439,7 @@ def diagnosis_f():
 
     small = (data - data.mean(0)) / 10  # nothing to stretch
     flow, _ = patient("F", trained=False)
-    minflow.fit(flow, small, steps=500, lr=0.05)
+    mf.fit(flow, small, steps=500, lr=0.05)
     entropy = target.entropy() - 2 * math.log(10)
     left = -flow.log_prob(small).mean() - entropy
     return "d" if narrow and left < 0.1 else "?"
