@@ -26,8 +26,10 @@ book: $(HTML)/.complete
 
 # Sphinx shows a warning once and then remembers the page as read. So a build that failed
 # forgets what it read, or the next one would pass.
+# It copies styles and scripts only with a page that it builds: when they change, it builds all.
 $(HTML)/.complete: .venv/.complete $(SOURCES)
-	$(BIN)/jupyter-book build . --quiet -W -n --keep-going >/dev/null \
+	$(BIN)/jupyter-book build . $(if $(filter book/_static/%,$?),--all) \
+	    --quiet -W -n --keep-going >/dev/null \
 	    || { rm -rf _build/.doctrees; exit 1; }
 	@touch $@
 
