@@ -324,7 +324,7 @@ def parameters(patient: Patient) -> str:
         if slope is None or not slope.any():
             return (
                 f"{name} does not change the density of these data: it cannot learn. "
-                "Chapter 3, “When it fails”"
+                "Chapter 3, “Reading a training curve”"
             )
     for name, layer in flow.named_modules():
         for raw, bound in _soft_bounded(layer):
